@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "absl/time/time.h"
+#include "batching/task.h"
+
+namespace piserve::batching {
+
+// Why a wave was launched when it was.
+enum class LaunchReason {
+  kFull,      // the largest size is filled
+  kDeadline,  // waiting longer would miss a deadline
+  kIdle,      // the executor is free and waiting would not pay
+  kDrain,     // shutting down
+};
+
+// Why a waiting task ended without being launched.
+enum class DropReason { kExpired, kCancelled, kStale, kSuperseded, kShutdown };
+
+// Why a task was not let in.
+enum class RejectReason {
+  kRows,
+  kBytes,
+  kPredictedTime,
+  kClientLimit,
+  kDeadlinePast,
+  kDeadlineUnreachable,
+  kDraining,
+  kUnhealthy,
+};
+
+struct QueueGauges {
+  int rows = 0;            // admitted and not launched, those being prepared
+                           // included
+  std::size_t bytes = 0;   // admitted and not finished
+  absl::Duration predicted;  // until the last of them would be answered
+};
+
+// Told what happens, for metrics. Called under no lock, from any thread; must
+// not block or call back.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnQueue(const QueueGauges&) {}
+  virtual void OnLaunch(int executor, int rows, int size, LaunchReason) {}
+  virtual void OnWaveDone(int executor, int rows, int size, absl::Duration) {}
+  virtual void OnDrop(DropReason, Class) {}
+  virtual void OnReject(RejectReason, Class) {}
+};
+
+}  // namespace piserve::batching
