@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it
+# needs. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+# Objects are keyed by content, so that any clone can use them.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+export NINJA_STATUS := [%f/%t %es] 
+
+build = cmake --preset $(1) --log-level=WARNING && \
+        cmake --build --preset $(1) --parallel $(JOBS) $(2)
+
+.PHONY: help setup build demo test asan tsan fuzz thread-safety coverage bench \
+        format clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	  awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup:  ## Install packages, libtorch and the Python environment
+	@deploy/setup/setup.sh
+
+build: setup  ## Build everything, tests included, in build/dev
+	@$(call build,dev)
+
+demo: setup  ## Serve a small policy, ask it for actions, compare with openpi
+	@$(call build,dev,--target policy_server)
+	@.venv/bin/python -m piserve.demo --server build/dev/bin/policy_server
+
+test: build  ## Build and run every test (ctest, pytest), print one summary
+	@.venv/bin/python tests/run_all.py build/dev
+
+asan: setup  ## C++ tests under AddressSanitizer and UBSan
+	@$(call build,asan)
+	@tests/sanitize.sh address build/asan
+
+tsan: setup  ## C++ tests that share state under ThreadSanitizer
+	@$(call build,tsan)
+	@tests/sanitize.sh thread build/tsan
+
+fuzz: setup  ## Each fuzz target for FUZZ_SECONDS (60), then corpus coverage
+	@$(call build,fuzz)
+	@tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
+	@$(MAKE) --no-print-directory coverage
+
+coverage: setup  ## Line coverage of the parsers by the kept corpora
+	@$(call build,coverage)
+	@tests/fuzz/coverage.sh build/coverage
+
+thread-safety: setup  ## clang's analysis of what each mutex guards
+	@$(call build,thread-safety)
+
+bench: setup  ## Build the benchmarks (run them from build/release-bench/bin)
+	@cmake --preset dev --log-level=WARNING
+	@cmake --build build/dev --parallel $(JOBS) --target benchmarks
+
+format:  ## Lay out C++ by .clang-format and Python by ruff
+	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format-14 -i
+	@.venv/bin/ruff format clients/python tests
+
+clean:  ## Remove what was built; keeps .deps and .venv
+	rm -rf build

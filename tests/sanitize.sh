@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs a sanitizer build's tests: sanitize.sh address|thread BUILD_FOLDER.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+readonly kind=$1 build=$2
+case $kind in
+  address)
+    export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+    export UBSAN_OPTIONS=print_stacktrace=1
+    ctest --test-dir "$build" -j2 --output-on-failure --no-tests=error \
+      --label-exclude 'gpu|slow' ;;
+  thread)
+    # The packaged gRPC and Abseil are not instrumented; the suite has neither.
+    export OMP_NUM_THREADS=1
+    export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+    ctest --test-dir "$build" -j2 --output-on-failure --no-tests=error \
+      --label-regex '^tsan$' ;;
+  *) echo "usage: $0 address|thread BUILD_FOLDER" >&2; exit 2 ;;
+esac
