@@ -25,4 +25,8 @@ struct LerobotConfig {
 absl::StatusOr<std::optional<LerobotConfig>> ParseLerobotConfig(
     std::string_view json);
 
+// NOT_FOUND if there is no such file.
+absl::StatusOr<std::optional<LerobotConfig>> ReadLerobotConfig(
+    const std::string& path);
+
 }  // namespace piserve::checkpoint
