@@ -195,7 +195,7 @@ def _add_image(
 ) -> None:
     if camera.use == policy_pb2.CAMERA_USE_IGNORED:
         return  # the server would drop it undecoded: spare the bytes
-    encoding = _encoding_of(value)
+    encoding = _encoding_of(value, camera.name)
     if encoding is not None:
         request.images.add(name=camera.name, encoding=encoding, data=value)
         return
@@ -209,7 +209,7 @@ def _add_image(
     )
 
 
-def _encoding_of(value: Any) -> Optional[policy_pb2.ImageEncoding]:
+def _encoding_of(value: Any, field: str) -> Optional[policy_pb2.ImageEncoding]:
     """Bytes of a JPEG or PNG file, an addition to openpi, go as they are."""
     if not isinstance(value, bytes):
         return None
@@ -218,7 +218,9 @@ def _encoding_of(value: Any) -> Optional[policy_pb2.ImageEncoding]:
     if value.startswith(_PNG_MAGIC):
         return policy_pb2.IMAGE_ENCODING_PNG
     raise InvalidObservation(
-        "got bytes that are neither JPEG nor PNG", reason="IMAGE_TYPE"
+        "got bytes that are neither JPEG nor PNG",
+        reason="IMAGE_TYPE",
+        field=field,
     )
 
 

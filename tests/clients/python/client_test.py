@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PolicyClient against a server whose answers the test decides."""
+
+import socket
+import threading
+import time
+
+import grpc
+import numpy as np
+import piserve
+import pytest
+from fake_server import HORIZON, NOISE_DIM, FakeServer, libero_info, refuse
+from fake_server import serving as serve
+from piserve import PolicyClient
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def observation(**changes):
+    obs = {
+        "observation/image": np.zeros((8, 6, 3), np.uint8),
+        "observation/wrist_image": np.ones((8, 6, 3), np.uint8),
+        "observation/state": np.arange(8, dtype=np.float32),
+        "prompt": "pick up",
+    }
+    obs.update(changes)
+    return {key: value for key, value in obs.items() if value is not ...}
+
+
+# ------------------------------------------------------------------ the answer
+
+
+def test_reply_has_the_keys_of_openpi_and_the_way_it_was_made(client):
+    reply = client.infer(observation())
+    assert reply["actions"].dtype == np.float64
+    np.testing.assert_array_equal(
+        reply["actions"], np.repeat(np.arange(HORIZON)[:, None], 7, axis=1)
+    )
+    assert reply["policy_timing"] == {"infer_ms": 4.0}
+    assert reply["server_timing"] == {
+        "infer_ms": 5.5,  # denoise is a part of gpu
+        "decode_ms": 1.5,
+        "gpu_ms": 4.0,
+        "denoise_ms": pytest.approx(0.009),
+    }
+    assert reply["client_timing"]["infer_ms"] > 0
+    assert reply["client_timing"]["attempts"] == 1
+    assert reply["seed"] == 9
+    assert reply["policy"] == "libero"
+    assert reply["num_steps"] == 10
+
+
+def test_policy_info_is_asked_for_once(client, server):
+    for _ in range(3):
+        client.infer(observation())
+    assert server.info_calls == 1
+
+
+def test_policy_info_is_asked_for_again_after_another_model_answered(
+    client, server
+):
+    client.infer(observation())
+    server.infos[0].model_digest = "d1"
+    client.infer(observation())
+    client.infer(observation())
+    client.infer(observation())
+    assert server.info_calls == 2
+
+
+def test_a_wrong_observation_is_refused_before_it_is_sent(client, server):
+    with pytest.raises(piserve.InvalidObservation) as caught:
+        client.infer(observation(**{"observation/state": np.zeros(7)}))
+    assert caught.value.field == "observation/state"
+    assert "got shape [7], want [8]" in str(caught.value)
+    assert server.requests == []
+
+
+def test_noise_seed_and_steps_travel(client, server):
+    noise = np.arange(HORIZON * NOISE_DIM, dtype=np.float32)
+    noise = noise.reshape(HORIZON, NOISE_DIM)
+    client.infer(observation(), noise=noise, num_steps=3)
+    client.infer(observation(), noise=noise[np.newaxis])
+    client.infer(observation(), seed=2**64 - 1)
+    client.infer(observation())
+    sent = server.requests
+    assert sent[0].num_steps == 3
+    assert list(sent[0].noise.shape) == [HORIZON, NOISE_DIM]
+    for request in sent[:2]:
+        got = np.frombuffer(request.noise.data, "<f4")
+        np.testing.assert_array_equal(got, noise.ravel())
+    assert sent[2].seed == 2**64 - 1
+    assert sent[3].WhichOneof("start") is None
+    assert not sent[3].HasField("num_steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"noise": np.zeros((HORIZON, 5), np.float32)}, "noise"),
+        ({"noise": np.zeros((HORIZON, NOISE_DIM), np.int32)}, "noise"),
+        (
+            {"noise": np.zeros((HORIZON, NOISE_DIM), "f4"), "seed": 1},
+            "noise",
+        ),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"num_steps": 0}, "num_steps"),
+    ],
+)
+def test_wrong_arguments_are_refused(client, server, arguments, field):
+    with pytest.raises(piserve.InvalidObservation) as caught:
+        client.infer(observation(), **arguments)
+    assert caught.value.field == field
+    assert server.requests == []
+
+
+def test_context_travels(server):
+    with (
+        serve(server) as address,
+        PolicyClient(
+            address,
+            robot_id="arm-1",
+            supersede_older=True,
+            max_age=0.25,
+            api_key="k",
+            model_digest="d0",
+        ) as client,
+    ):
+        client.infer(observation(), age=0.05)
+        client.infer(observation())
+    first, second = server.requests
+    assert first.robot_id == "arm-1"
+    assert first.supersede_older
+    assert first.max_age_us == 250_000
+    assert 50_000 <= first.age_us < 1_000_000
+    assert first.model_digest == "d0"
+    assert first.sequence < second.sequence
+    assert first.request_id != second.request_id
+    assert server.metadata[0]["authorization"] == "Api-Key k"
+
+
+def test_api_key_is_not_sent_in_the_clear_over_a_network():
+    with pytest.raises(ValueError, match="in the clear"):
+        PolicyClient("robots.example:50051", api_key="k")
+
+
+def test_threads_get_their_own_answers(client, server):
+    def echo(self, request, context):
+        result = self.result_for(request)
+        value = np.full((HORIZON, 7), request.state[0], "<f4")
+        result.actions.data = value.tobytes()
+        return type(self.answer(request, context))(result=result)
+
+    server.script = [echo] * 40
+    wrong = []
+
+    def robot(index):
+        for _ in range(5):
+            state = np.full(8, float(index))
+            reply = client.infer(observation(**{"observation/state": state}))
+            if not (reply["actions"] == index).all():
+                wrong.append(index)
+
+    threads = [threading.Thread(target=robot, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+# -------------------------------------------------------------------- doubt
+
+
+def _spoiled(change):
+    def step(self, request, context):
+        response = self.answer(request, context)
+        change(response.result)
+        return response
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda r: setattr(r, "request_id", "other"), "REPLY_MISMATCH"),
+        (lambda r: r.actions.shape.__setitem__(1, 8), "REPLY_SHAPE"),
+        (lambda r: setattr(r.actions, "data", b"abc"), "REPLY_SHAPE"),
+        (lambda r: setattr(r.actions, "dtype", 0), "REPLY_SHAPE"),
+        (
+            lambda r: setattr(
+                r.actions,
+                "data",
+                np.full(HORIZON * 7, np.nan, "<f4").tobytes(),
+            ),
+            "NOT_FINITE",
+        ),
+    ],
+)
+def test_a_reply_in_doubt_drives_no_robot(client, server, change, reason):
+    server.script = [_spoiled(change)]
+    with pytest.raises(piserve.PolicyFailure) as caught:
+        client.infer(observation())
+    assert caught.value.reason == reason
+
+
+# ------------------------------------------------------------------ deadlines
+
+
+def test_every_call_carries_a_deadline(server):
+    with (
+        serve(server) as address,
+        PolicyClient(address, timeout=3.0) as client,
+    ):
+        client.infer(observation())
+        client.infer(observation(), timeout=1.0)
+    slack = 0.1  # gRPC rounds the time up on the wire
+    assert 1.0 + slack < server.times_left[0] <= 3.0 + slack
+    assert 0 < server.times_left[1] <= 1.0 + slack
+
+
+def test_no_answer_in_time_raises_deadline_exceeded(client, server):
+    release = threading.Event()
+
+    def hang(self, request, context):
+        release.wait(10)
+        return self.answer(request, context)
+
+    server.script = [hang]
+    client.policy_info()
+    start = time.monotonic()
+    with pytest.raises(piserve.DeadlineExceeded) as caught:
+        client.infer(observation(), timeout=0.2)
+    release.set()
+    assert time.monotonic() - start < 5
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_an_answer_after_the_timeout_is_thrown_away(
+    client, server, monkeypatch
+):
+    client.policy_info()
+    now = time.monotonic
+    late = []
+
+    def delivered_late(self, request, context):
+        late.append(100.0)  # from here on the client's clock is past
+        return self.answer(request, context)
+
+    server.script = [delivered_late]
+    monkeypatch.setattr(
+        "piserve.client.time.monotonic", lambda: now() + sum(late)
+    )
+    with pytest.raises(piserve.DeadlineExceeded) as caught:
+        client.infer(observation(), timeout=50.0)
+    assert caught.value.reason == "REPLY_TOO_LATE"
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0])
+def test_a_timeout_that_is_no_time_is_refused(client, timeout):
+    with pytest.raises(ValueError, match="timeout"):
+        client.infer(observation(), timeout=timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        PolicyClient(timeout=timeout)
+
+
+# -------------------------------------------------------------------- retries
+
+
+def test_unavailable_is_retried_once(client, server):
+    server.script = [refuse(UNAVAILABLE, reason="WARMING_UP", retry_after=0.05)]
+    reply = client.infer(observation())
+    assert reply["client_timing"]["attempts"] == 2
+    first, second = server.requests
+    assert first.request_id == second.request_id
+    assert second.age_us >= first.age_us + 50_000  # it grew older meanwhile
+
+
+def test_unavailable_twice_is_an_error(client, server):
+    server.script = [
+        refuse(UNAVAILABLE, reason="DRAINING", retry_after=0.0)
+    ] * 3
+    with pytest.raises(piserve.PolicyUnavailable) as caught:
+        client.infer(observation())
+    assert caught.value.reason == "DRAINING"
+    assert caught.value.retry_after == 0.0
+    assert len(server.requests) == 2
+
+
+def test_full_queue_with_retry_info_is_retried_after_the_pause(client, server):
+    server.script = [refuse(EXHAUSTED, reason="QUEUE_FULL", retry_after=0.15)]
+    start = time.monotonic()
+    client.infer(observation())
+    assert time.monotonic() - start >= 0.15
+    assert len(server.requests) == 2
+
+
+def test_pushback_wins_over_retry_info(client, server):
+    server.script = [
+        refuse(
+            EXHAUSTED, reason="QUEUE_FULL", retry_after=60.0, pushback_ms="10"
+        )
+    ]
+    client.infer(observation())
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("pushback", ["-1", "soon"])
+def test_negative_or_unreadable_pushback_means_never(client, server, pushback):
+    server.script = [
+        refuse(UNAVAILABLE, reason="DRAINING", pushback_ms=pushback)
+    ]
+    with pytest.raises(piserve.PolicyUnavailable):
+        client.infer(observation())
+    assert len(server.requests) == 1
+
+
+def test_a_pause_longer_than_the_timeout_is_not_waited_for(client, server):
+    server.script = [refuse(EXHAUSTED, reason="QUEUE_FULL", retry_after=9.0)]
+    start = time.monotonic()
+    with pytest.raises(piserve.QueueFull) as caught:
+        client.infer(observation(), timeout=2.0)
+    assert time.monotonic() - start < 2
+    assert caught.value.retry_after == 9.0
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (INVALID, piserve.InvalidObservation),
+        (grpc.StatusCode.NOT_FOUND, piserve.PolicyNotFound),
+        (grpc.StatusCode.FAILED_PRECONDITION, piserve.PolicyMismatch),
+        (grpc.StatusCode.UNAUTHENTICATED, piserve.NotAllowed),
+        (grpc.StatusCode.PERMISSION_DENIED, piserve.NotAllowed),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, piserve.DeadlineExceeded),
+        (grpc.StatusCode.ABORTED, piserve.StaleObservation),
+        (grpc.StatusCode.INTERNAL, piserve.PolicyFailure),
+        (grpc.StatusCode.UNKNOWN, piserve.PolicyFailure),
+    ],
+)
+def test_other_statuses_are_typed_and_never_retried(client, server, code, kind):
+    server.script = [refuse(code, reason="WHY", retry_after=0.01)]
+    with pytest.raises(kind) as caught:
+        client.infer(observation())
+    assert caught.value.code == code
+    assert caught.value.reason == "WHY"
+    assert caught.value.metadata == {"predicted_us": "7"}
+    assert len(server.requests) == 1
+
+
+def test_bad_request_names_the_field(client, server):
+    server.script = [refuse(INVALID, reason="STATE", field="state[3]")]
+    with pytest.raises(piserve.InvalidObservation) as caught:
+        client.infer(observation())
+    assert caught.value.field == "state[3]"
+    assert str(caught.value) == "state[3]: got 3, want 8 [STATE]"
+
+
+def test_grpcs_own_size_refusal_is_not_a_full_queue(client, server):
+    server.script = [refuse(EXHAUSTED)]
+    with pytest.raises(piserve.MessageTooLarge):
+        client.infer(observation())
+    assert len(server.requests) == 1
+
+
+# ----------------------------------------------------------------- connection
+
+
+def _free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_no_server_is_unavailable_and_soon_said():
+    start = time.monotonic()
+    with (
+        PolicyClient(_free_address(), timeout=5) as client,
+        pytest.raises(piserve.PolicyUnavailable) as caught,
+    ):
+        client.infer(observation())
+    assert time.monotonic() - start < 4
+    assert isinstance(caught.value, ConnectionError)
+
+
+def test_reconnects_after_the_server_was_away(server):
+    with serve(server) as address, PolicyClient(address) as client:
+        client.infer(observation())
+        away = PolicyClient(address)
+        away.infer(observation())
+    with pytest.raises(piserve.PolicyUnavailable):
+        away.infer(observation(), timeout=1.0)
+    with serve(server, address):
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                away.infer(observation(), timeout=1.0)
+                break
+            except piserve.PolicyUnavailable:
+                assert time.monotonic() < deadline
+    away.close()
+
+
+def test_wait_until_ready_gives_up_in_time(server):
+    start = time.monotonic()
+    with (
+        serve(server) as address,  # has no health service: never ready
+        PolicyClient(address) as client,
+        pytest.raises(piserve.PolicyUnavailable) as caught,
+    ):
+        client.wait_until_ready(timeout=0.5)
+    assert caught.value.reason == "NOT_READY"
+    assert time.monotonic() - start < 3
+
+
+def test_several_policies_need_a_name():
+    server = FakeServer([libero_info("a"), libero_info("b")])
+    with serve(server) as address:
+        with (
+            PolicyClient(address) as client,
+            pytest.raises(piserve.PolicyMismatch, match="name one of them"),
+        ):
+            client.infer(observation())
+        with PolicyClient(address, policy="b") as client:
+            assert client.infer(observation())["policy"] == "b"

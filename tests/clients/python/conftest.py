@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from fake_server import FakeServer, libero_info, serving
+from piserve import PolicyClient
+
+
+@pytest.fixture
+def server():
+    return FakeServer([libero_info()])
+
+
+@pytest.fixture
+def client(server):
+    with serving(server) as address, PolicyClient(address) as client:
+        yield client
