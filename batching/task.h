@@ -9,9 +9,12 @@
 
 namespace piserve::batching {
 
+// Names an admitted task for as long as the batcher lives. Never 0.
+using TaskId = std::uint64_t;
+
 enum class Class { kControl, kEvaluation, kBulk };
 
-// A newer task of the same robot replaces a waiting older one.
+// A newer task of the same robot (and client) replaces a waiting older one.
 struct SupersedeKey {
   std::uint64_t robot = 0;  // hash of the robot's id
   std::uint64_t sequence = 0;
@@ -20,8 +23,8 @@ struct SupersedeKey {
 // All that batching knows of a task. One task is one row.
 struct TaskTraits {
   absl::Time arrival;
-  absl::Time deadline;                            // answer by then
-  absl::Time stale_at = absl::InfiniteFuture();   // launch before then
+  absl::Time deadline;                           // answer by then
+  absl::Time stale_at = absl::InfiniteFuture();  // launch before then
   Class priority = Class::kControl;
   std::uint64_t client = 0;  // fairness key: clients share waves evenly
   std::size_t bytes = 0;     // held in memory until the task ends
