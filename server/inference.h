@@ -31,11 +31,11 @@ struct InferenceRequest {
   std::uint64_t sequence = 0;
   batching::Class priority = batching::Class::kControl;
   bool supersede_older = false;
-  absl::Duration age;                             // at receipt
+  absl::Duration age;  // at receipt
   absl::Duration max_age = absl::InfiniteDuration();
-  absl::Time received;                            // batching::Clock
-  absl::Time deadline = absl::InfiniteFuture();   // as the client set it
-  Observation observation;                        // borrows `storage`
+  absl::Time received;                           // batching::Clock
+  absl::Time deadline = absl::InfiniteFuture();  // as the client set it
+  Observation observation;                       // borrows `storage`
   std::shared_ptr<const void> storage;
   std::size_t bytes = 0;  // of the message as received
   // Given noise [H, action_dim], a seed, or neither.

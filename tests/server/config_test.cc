@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config.h"
+
+#include <filesystem>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/address.h"
+
+namespace piserve::server {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kPolicy[] = R"(policies {
+  name: "libero" policy_config: "pi0_libero" checkpoint: "weights"
+  tokenizer: "../t.model" precision: FLOAT32 })";
+
+absl::StatusOr<Config> Parse(const std::string& more) {
+  return ParseConfig(absl::string_view(kPolicy + more), "/etc/piserve");
+}
+
+// The one line that a refused configuration prints.
+std::string Refusal(const std::string& more) {
+  const absl::StatusOr<Config> config = Parse(more);
+  EXPECT_FALSE(config.ok()) << more;
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  const std::string message(config.status().message());
+  EXPECT_THAT(message, Not(HasSubstr("\n")));
+  return message;
+}
+
+TEST(ConfigTest, DefaultsAreThoseOfTheContract) {
+  const Config config = *Parse("");
+  EXPECT_EQ(config.listeners.grpc, "127.0.0.1:50051");
+  EXPECT_EQ(config.listeners.probe, "127.0.0.1:50052");
+  EXPECT_EQ(config.listeners.admin, "127.0.0.1:50053");
+  EXPECT_EQ(config.listeners.http, "127.0.0.1:9464");
+  EXPECT_EQ(config.limits.rows, 128);
+  EXPECT_EQ(config.limits.bytes, std::size_t{512} << 20);
+  EXPECT_EQ(config.limits.predicted, absl::Milliseconds(250));
+  EXPECT_EQ(config.limits.default_deadline, absl::Seconds(5));
+  EXPECT_EQ(config.limits.max_deadline, absl::Seconds(30));
+  EXPECT_EQ(config.limits.receive_bytes, 8 << 20);
+  EXPECT_EQ(config.drain_grace, absl::Seconds(25));
+  EXPECT_GE(config.decode_workers, 1);
+  EXPECT_EQ(config.policies[0].step_counts, std::vector<int>{10});
+  EXPECT_EQ(config.policies[0].batch_sizes.back(), 64);
+}
+
+TEST(ConfigTest, PathsAreRelativeToTheFile) {
+  const PolicyEntry policy = Parse("")->policies[0];
+  EXPECT_EQ(std::get<CheckpointWeights>(policy.weights).folder,
+            "/etc/piserve/weights");
+  EXPECT_EQ(policy.tokenizer, "/etc/t.model");
+}
+
+TEST(ConfigTest, UnknownFieldIsRefusedWithItsPlace) {
+  EXPECT_THAT(Refusal("\ncolour: 1"), HasSubstr("line 4"));
+  EXPECT_THAT(Refusal(" limits { unlimited: true }"), HasSubstr("unlimited"));
+}
+
+TEST(ConfigTest, ValueOutOfRangeIsRefusedWithItsField) {
+  EXPECT_THAT(Refusal("limits { rows: 0 }"), HasSubstr("limits.rows"));
+  EXPECT_THAT(Refusal("limits { bytes: 1 }"), HasSubstr("limits.bytes"));
+  EXPECT_THAT(Refusal("limits { predicted_ms: 0 }"),
+              HasSubstr("limits.predicted_ms"));
+  EXPECT_THAT(Refusal("limits { default_deadline_ms: 40000 }"),
+              HasSubstr("max_deadline_ms"));
+  EXPECT_THAT(Refusal("watchdog { factor: nan }"), HasSubstr("factor"));
+  EXPECT_THAT(Refusal("decode_workers: 0"), HasSubstr("decode_workers"));
+}
+
+TEST(ConfigTest, PolicyMustBeComplete) {
+  const auto refusal = [](const std::string& text) {
+    return std::string(ParseConfig(text, "").status().message());
+  };
+  EXPECT_THAT(refusal(""), HasSubstr("policies: got none"));
+  EXPECT_THAT(refusal("policies { policy_config: 'x' }"), HasSubstr("name"));
+  EXPECT_THAT(refusal("policies { name: 'a' policy_config: 'x' }"),
+              HasSubstr("checkpoint or synthetic"));
+  EXPECT_THAT(refusal("policies { name: 'a' policy_config: 'x' "
+                      "checkpoint: 'c' precision: FLOAT32 }"),
+              HasSubstr("tokenizer"));
+  EXPECT_THAT(refusal("policies { name: 'a' policy_config: 'x' "
+                      "checkpoint: 'c' tokenizer: 't' }"),
+              HasSubstr("BFLOAT16 or FLOAT32"));
+  EXPECT_THAT(Refusal(kPolicy), HasSubstr("each name once"));
+}
+
+TEST(ConfigTest, NameCannotCarryMarkup) {
+  const std::string text =
+      "policies { name: '<b>' policy_config: 'x' checkpoint: 'c' "
+      "tokenizer: 't' precision: FLOAT32 }";
+  EXPECT_THAT(std::string(ParseConfig(text, "").status().message()),
+              HasSubstr("policies[0].name"));
+}
+
+TEST(ConfigTest, SizesAscendAndStepsAreDistinct) {
+  const std::string head =
+      "policies { name: 'b' policy_config: 'x' synthetic { seed: 3 } "
+      "tokenizer: 't' precision: BFLOAT16 ";
+  EXPECT_THAT(Refusal(head + "batch_sizes: [4, 2] }"), HasSubstr("ascending"));
+  EXPECT_THAT(Refusal(head + "step_counts: [10, 10] }"), HasSubstr("twice"));
+  const Config config = *Parse(head + "step_counts: [10, 3] }");
+  EXPECT_THAT(config.policies[1].step_counts, ElementsAre(10, 3));
+  EXPECT_EQ(std::get<SyntheticWeights>(config.policies[1].weights).seed, 3);
+}
+
+TEST(ConfigTest, OverridesAreSetOnlyWhereGiven) {
+  EXPECT_FALSE(Parse("")->policies[0].overrides.default_prompt.has_value());
+  const std::string text =
+      "policies { name: 'b' policy_config: 'x' synthetic {} tokenizer: 't' "
+      "precision: BFLOAT16 overrides { default_prompt: '' norm: QUANTILE "
+      "robot: ALOHA absolute_actions {} reset_pose { rad: -1.5 } } }";
+  const PolicyOverrides set = Parse(text)->policies[1].overrides;
+  EXPECT_EQ(set.default_prompt, "");
+  EXPECT_EQ(set.norm, NormMode::kQuantile);
+  EXPECT_EQ(set.robot, Robot::kAloha);
+  EXPECT_TRUE(set.absolute_actions.has_value());
+  EXPECT_THAT(*set.reset_pose, ElementsAre(-1.5));
+  EXPECT_FALSE(set.pi05.has_value());
+}
+
+TEST(ConfigTest, PlainTextStaysOnLoopbackUnlessAllowed) {
+  const std::string open = "listeners { public: '0.0.0.0:50051' }";
+  EXPECT_THAT(Refusal(open), HasSubstr("allow_insecure"));
+  EXPECT_TRUE(Parse(open + " allow_insecure: true").ok());
+  EXPECT_TRUE(Parse(open + " tls { certificate: 'c' private_key: 'k' }").ok());
+  EXPECT_TRUE(Parse("listeners { public: '[::1]:1' }").ok());
+}
+
+TEST(ConfigTest, AdminStaysOnLoopback) {
+  EXPECT_THAT(
+      Refusal("allow_insecure: true listeners { admin: '0.0.0.0:50053' }"),
+      HasSubstr("loopback"));
+}
+
+TEST(ConfigTest, ApiKeyIsAHash) {
+  EXPECT_THAT(Refusal("api_keys { identity: 'a' key_sha256: 'secret' }"),
+              Not(HasSubstr("secret")));
+  const std::string hash(64, 'A');
+  const Config config =
+      *Parse("api_keys { identity: 'a' key_sha256: '" + hash + "' }");
+  EXPECT_EQ(config.api_keys[0].key_sha256, std::string(64, 'a'));
+}
+
+TEST(ConfigTest, MissingFileIsNamed) {
+  const absl::Status status = LoadConfig("/nowhere/x.textproto").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/nowhere/x.textproto"));
+}
+
+TEST(ConfigTest, EveryExampleIsAccepted) {
+  int examples = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           PISERVE_SOURCE_DIR "/deploy/config")) {
+    if (entry.path().extension() != ".textproto") continue;
+    EXPECT_EQ(LoadConfig(entry.path().string()).status(), absl::OkStatus())
+        << entry.path();
+    ++examples;
+  }
+  EXPECT_GE(examples, 5);
+}
+
+TEST(AddressTest, TakesIpAddressesAndLocalhost) {
+  EXPECT_EQ(ParseAddress("127.0.0.1:80")->port, 80);
+  EXPECT_EQ(ParseAddress("[::1]:0")->host, "::1");
+  EXPECT_TRUE(IsLoopback(*ParseAddress("localhost:1")));
+  EXPECT_TRUE(IsLoopback(*ParseAddress("127.9.9.9:1")));
+  EXPECT_FALSE(IsLoopback(*ParseAddress("0.0.0.0:1")));
+  for (const char* bad :
+       {"", ":", "80", "host:80", "127.0.0.1:", "::1:80", "127.0.0.1:65536",
+        "127.0.0.1:-1", "[::1:80", "127.0.0.1:1e3", "[127.0.0.1]:80"}) {
+    EXPECT_FALSE(ParseAddress(bad).ok()) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace piserve::server
