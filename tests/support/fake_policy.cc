@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/fake_policy.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/error.h"
+#include "tests/support/row_hash.h"
+
+namespace piserve::testing {
+namespace {
+
+Capabilities CapabilitiesOf(const FakePolicy::Options& options) {
+  Capabilities c;
+  c.variant = options.variant;
+  c.backend = "fake";
+  c.precision = "float32";
+  c.batch_sizes = options.batch_sizes;
+  c.step_counts = options.step_counts;
+  c.slots_in_flight = options.slots_in_flight;
+  return c;
+}
+
+}  // namespace
+
+class FakePolicy::MemorySlot : public Slot {
+ public:
+  MemorySlot(const Variant& v, int rows, std::shared_ptr<std::atomic<int>> out)
+      : out_(std::move(out)), rows_(rows) {
+    for (Row& row : rows_) {
+      row.pixels.resize(Variant::kCameras * v.vision.image * v.vision.image *
+                        3);
+      row.mask.resize(Variant::kCameras);
+      row.tokens.resize(v.max_token_len);
+      row.state.resize(v.action_dim);
+      row.noise.resize(v.action_horizon * v.action_dim);
+      row.actions.resize(row.noise.size());
+    }
+  }
+  ~MemorySlot() override { --*out_; }
+
+  int capacity() const override { return static_cast<int>(rows_.size()); }
+  SlotRow row(int index) override {
+    Row& r = rows_[index];
+    return {r.pixels, r.mask,  r.tokens, &r.token_count,
+            r.state,  r.noise, r.actions};
+  }
+  std::span<float> actions(int index) { return rows_[index].actions; }
+
+ private:
+  struct Row {
+    std::vector<std::uint8_t> pixels;
+    std::vector<std::uint8_t> mask;
+    std::vector<std::int32_t> tokens;
+    std::int32_t token_count = 0;
+    std::vector<float> state;
+    std::vector<float> noise;
+    std::vector<float> actions;
+  };
+
+  const std::shared_ptr<std::atomic<int>> out_;
+  std::vector<Row> rows_;
+};
+
+FakePolicy::Options FakePolicy::NoOp(const Variant& variant) {
+  Options options;
+  options.variant = variant;
+  return options;
+}
+
+FakePolicy::Options FakePolicy::Hash(const Variant& variant) {
+  Options options;
+  options.variant = variant;
+  options.duration = [](int rows) {
+    return absl::Milliseconds(6) + rows * absl::Microseconds(500);
+  };
+  options.act = [dim = variant.action_dim](const SlotRow& row,
+                                           std::span<float> actions) {
+    WriteHashActions(row, dim, actions);
+    return absl::OkStatus();
+  };
+  return options;
+}
+
+FakePolicy::FakePolicy(Options options)
+    : options_(std::move(options)),
+      capabilities_(CapabilitiesOf(options_)),
+      slots_out_(std::make_shared<std::atomic<int>>(0)),
+      thread_([this] { Work(); }) {}
+
+FakePolicy::~FakePolicy() {
+  {
+    batching::MutexLock lock(mutex_);
+    stopping_ = true;
+    hanging_ = false;
+    changed_.NotifyAll();
+  }
+  thread_.join();
+}
+
+absl::Duration FakePolicy::PredictDuration(const WaveShape& shape) const {
+  const std::vector<int>& sizes = options_.batch_sizes;
+  const auto size = std::lower_bound(sizes.begin(), sizes.end(), shape.rows);
+  return options_.duration(size == sizes.end() ? sizes.back() : *size);
+}
+
+absl::StatusOr<std::unique_ptr<Slot>> FakePolicy::AcquireSlot(int rows) {
+  if (rows < 1 || rows > capabilities_.max_rows()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slot of ", rows, " rows, want 1 to ",
+                     capabilities_.max_rows()));
+  }
+  if (++*slots_out_ > options_.slots_in_flight) {
+    --*slots_out_;
+    return absl::ResourceExhaustedError("all slots are out");
+  }
+  return std::make_unique<MemorySlot>(options_.variant, rows, slots_out_);
+}
+
+void FakePolicy::Submit(Wave wave, Completion completion) {
+  batching::MutexLock lock(mutex_);
+  jobs_.push_back({std::move(wave), std::move(completion)});
+  changed_.NotifyAll();
+}
+
+void FakePolicy::Hang() {
+  batching::MutexLock lock(mutex_);
+  hanging_ = true;
+}
+
+void FakePolicy::Release() {
+  batching::MutexLock lock(mutex_);
+  hanging_ = false;
+  changed_.NotifyAll();
+}
+
+void FakePolicy::Work() {
+  for (;;) {
+    Job job;
+    {
+      batching::MutexLock lock(mutex_);
+      while (jobs_.empty() && !stopping_) changed_.Wait(mutex_);
+      if (jobs_.empty()) return;
+      job = std::move(jobs_.front());
+      jobs_.pop_front();
+    }
+    RunWave(std::move(job));
+  }
+}
+
+void FakePolicy::WaitWhileHanging() {
+  batching::MutexLock lock(mutex_);
+  while (hanging_) changed_.Wait(mutex_);
+}
+
+void FakePolicy::RunWave(Job job) {
+  const auto end =
+      std::chrono::steady_clock::now() +
+      absl::ToChronoNanoseconds(PredictDuration(job.wave.shape));
+  auto& slot = static_cast<MemorySlot&>(*job.wave.slot);
+  WaveResult result;
+  for (int i = 0; i < job.wave.shape.rows; ++i) {
+    absl::Status status = absl::OkStatus();
+    if (!healthy_) {
+      status = WithReason(absl::InternalError("device fault"), "DEVICE_FAULT");
+    } else if (options_.act != nullptr) {
+      status = options_.act(slot.row(i), slot.actions(i));
+    }
+    result.row_status.push_back(std::move(status));
+  }
+  std::this_thread::sleep_until(end);
+  WaitWhileHanging();
+  ++waves_;
+  rows_ += job.wave.shape.rows;
+  const auto size = std::lower_bound(options_.batch_sizes.begin(),
+                                     options_.batch_sizes.end(),
+                                     job.wave.shape.rows);
+  result.graph_rows = *size;
+  result.slot = std::move(job.wave.slot);
+  job.completion(std::move(result));
+}
+
+}  // namespace piserve::testing
