@@ -88,7 +88,7 @@ struct LimitsConfig {
   int rows = 128;
   std::size_t bytes = std::size_t{512} << 20;
   absl::Duration predicted = absl::Milliseconds(250);
-  int rows_per_client = 32;
+  int rows_per_client = 96;
   absl::Duration default_deadline = absl::Seconds(5);
   absl::Duration max_deadline = absl::Seconds(30);
   int receive_bytes = 8 << 20;
