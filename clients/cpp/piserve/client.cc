@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "clients/cpp/piserve/client.h"
+
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "clients/cpp/piserve/codec.h"
+#include "clients/cpp/piserve/context.h"
+#include "clients/cpp/piserve/observation_check.h"
+#include "clients/cpp/piserve/retry.h"
+#include "clients/cpp/piserve/status.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+
+namespace piserve::client {
+namespace {
+
+// Replies are a few kilobytes; the server sends at most this.
+constexpr int kMaxReceiveBytes = 1 << 20;
+
+std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
+  if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials(
+      {.pem_root_certs = options.tls->root_certificates,
+       .pem_private_key = options.tls->client_key,
+       .pem_cert_chain = options.tls->client_certificate});
+}
+
+absl::Status LateReply(absl::Duration late) {
+  return WithReason(absl::DeadlineExceededError(absl::StrCat(
+                        "the answer came ", absl::FormatDuration(late),
+                        " after the deadline")),
+                    kReasonLateReply);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
+    const Options& options) {
+  if (options.address.empty()) {
+    return absl::InvalidArgumentError("address: got none, want host:port");
+  }
+  if (options.timeout <= absl::ZeroDuration() ||
+      options.timeout == absl::InfiniteDuration()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("timeout: got ", absl::FormatDuration(options.timeout),
+                     ", want a finite time above 0"));
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  // The client's own retry is the only one.
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  // Channels of equal arguments would share one connection.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (options.tls.has_value() && !options.tls->server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls->server_name);
+  }
+  return grpc::CreateCustomChannel(options.address, Credentials(options),
+                                   arguments);
+}
+
+absl::StatusOr<std::unique_ptr<PolicyClient>> PolicyClient::Connect(
+    Options options) {
+  auto channel = MakeChannel(options);
+  if (!channel.ok()) return channel.status();
+  return absl::WrapUnique(
+      new PolicyClient(std::move(options), *std::move(channel)));
+}
+
+PolicyClient::PolicyClient(Options options,
+                           std::shared_ptr<grpc::Channel> channel)
+    : options_(std::move(options)),
+      channel_(std::move(channel)),
+      stub_(v1::PolicyService::NewStub(channel_)) {}
+
+Clock::TimePoint PolicyClient::Deadline(const CallOptions& call) {
+  return options_.clock->Now() +
+         absl::ToChronoNanoseconds(call.timeout.value_or(options_.timeout));
+}
+
+absl::Status PolicyClient::RunWithRetry(Clock::TimePoint deadline,
+                                        const Attempt& attempt) {
+  for (int tries = 1;; ++tries) {
+    const absl::Duration left =
+        absl::FromChrono(deadline - options_.clock->Now());
+    grpc::ClientContext context;
+    context.set_deadline(GrpcDeadline(left));
+    SetCredential(options_.api_key, &context);
+    const absl::Status status = attempt(&context);
+    const absl::Duration rest =
+        absl::FromChrono(deadline - options_.clock->Now());
+    if (status.ok()) {
+      return rest < absl::ZeroDuration() ? LateReply(-rest) : status;
+    }
+    if (tries == 2) return status;
+    const auto delay = RetryDelay(status, Pushback(context), rest);
+    if (!delay.has_value()) return status;
+    options_.clock->SleepFor(*delay);
+  }
+}
+
+absl::StatusOr<ActionChunk> PolicyClient::Infer(
+    const ObservationIn& observation, const CallOptions& call) {
+  const Clock::TimePoint deadline = Deadline(call);
+  if (absl::Status status = Check(observation, deadline); !status.ok()) {
+    return status;
+  }
+  v1::InferRequest request;
+  EncodeObservation(observation, request.mutable_observation());
+  v1::InferResponse response;
+  const absl::Status status =
+      RunWithRetry(deadline, [&](grpc::ClientContext* context) {
+        EncodeAge(observation, options_.clock->Now(),
+                  request.mutable_observation());
+        return FromGrpc(stub_->Infer(context, request, &response));
+      });
+  if (!status.ok()) return status;
+  ForgetIfChanged(observation.policy, response.result().model_digest());
+  return DecodeResult(response.result(), observation.request_id);
+}
+
+absl::StatusOr<std::vector<v1::PolicyInfo>> PolicyClient::GetPolicyInfo(
+    const std::string& policy, const CallOptions& call) {
+  return FetchInfo(policy, Deadline(call));
+}
+
+absl::StatusOr<std::vector<v1::PolicyInfo>> PolicyClient::FetchInfo(
+    const std::string& policy, Clock::TimePoint deadline) {
+  v1::GetPolicyInfoRequest request;
+  request.set_policy(policy);
+  v1::GetPolicyInfoResponse response;
+  const absl::Status status =
+      RunWithRetry(deadline, [&](grpc::ClientContext* context) {
+        return FromGrpc(stub_->GetPolicyInfo(context, request, &response));
+      });
+  if (!status.ok()) return status;
+  return std::vector<v1::PolicyInfo>(response.policies().begin(),
+                                     response.policies().end());
+}
+
+absl::Status PolicyClient::Check(const ObservationIn& observation,
+                                 Clock::TimePoint deadline) {
+  const auto info = InfoFor(observation.policy, deadline);
+  if (!info.ok()) return info.status();
+  return CheckObservation(observation, *info);
+}
+
+absl::StatusOr<v1::PolicyInfo> PolicyClient::InfoFor(
+    const std::string& policy, Clock::TimePoint deadline) {
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = infos_.find(policy);
+    if (found != infos_.end()) return found->second;
+  }
+  const auto infos = FetchInfo(policy, deadline);
+  if (!infos.ok()) return infos.status();
+  if (infos->size() != 1) {
+    return InvalidObservation(
+        "policy", absl::StrCat("got '", policy, "', which is ", infos->size(),
+                               " policies here, want one"));
+  }
+  absl::MutexLock lock(&mutex_);
+  return infos_[policy] = infos->front();
+}
+
+void PolicyClient::ForgetIfChanged(const std::string& policy,
+                                   const std::string& digest) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = infos_.find(policy);
+  if (found != infos_.end() && found->second.model_digest() != digest) {
+    infos_.erase(found);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<PolicyStream>> PolicyClient::OpenStream(
+    const CallOptions& call) {
+  auto infos = FetchInfo("", Deadline(call));
+  if (!infos.ok()) return infos.status();
+  return std::make_unique<PolicyStream>(PolicyStream::Setup{
+      .channel = channel_,
+      .api_key = options_.api_key,
+      .timeout = options_.timeout,
+      .clock = options_.clock,
+      .policies = *std::move(infos),
+  });
+}
+
+}  // namespace piserve::client

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "clients/cpp/piserve/clock.h"
+
+#include "absl/time/clock.h"
+
+namespace piserve::client {
+namespace {
+
+class SteadyClock final : public Clock {
+ public:
+  TimePoint Now() override { return std::chrono::steady_clock::now(); }
+  void SleepFor(absl::Duration duration) override { absl::SleepFor(duration); }
+};
+
+}  // namespace
+
+Clock& Clock::Steady() {
+  static SteadyClock* const clock = new SteadyClock;
+  return *clock;
+}
+
+}  // namespace piserve::client
