@@ -14,17 +14,17 @@ class SchedulerObserver {
   virtual ~SchedulerObserver() = default;
 
   // `stage` is one of decode, queue, form, gpu, post, or a policy's own: h2d,
-  // d2h on the host's clock.
-  virtual void OnStage(absl::string_view stage, absl::Duration) {}
+  // d2h.
+  virtual void OnStage(absl::string_view /*stage*/, absl::Duration) {}
 
   // vision, prefill, denoise: once a wave.
-  virtual void OnDeviceStage(absl::string_view stage, absl::Duration) {}
+  virtual void OnDeviceStage(absl::string_view /*stage*/, absl::Duration) {}
 
   // What was left of the budget when the answer was ready; negative if late.
   virtual void OnSlack(absl::Duration) {}
 
   // An answer was computed and not given: not finite, or late.
-  virtual void OnWithheld(absl::string_view reason) {}
+  virtual void OnWithheld(absl::string_view /*reason*/) {}
 
   // Measured over predicted time of a wave.
   virtual void OnPredictionRatio(double) {}
