@@ -33,9 +33,10 @@ struct Rejection {
 struct Load {
   int rows = 0;
   std::size_t bytes = 0;
-  int rows_of_client = 0;  // the new task's
-  WaveCost mean_cost;      // of an admitted row
-  std::vector<const TaskTraits*> admitted;
+  int rows_of_client = 0;                   // the new task's
+  WaveCost mean_cost;                       // of an admitted row
+  std::vector<const TaskTraits*> admitted;  // those `rows`, in any order
+  // Those that are healthy and serve the new task.
   std::vector<ExecutorState> executors;
   Phase phase = Phase::kServing;
 };
@@ -46,11 +47,11 @@ struct Forecast {
   absl::Duration answer;
 };
 
-// Rows of `cost` behind what the executors are running, in waves of the
-// efficient size. Executors that are unhealthy do not count; Infinite if none
-// is left.
-Forecast Predict(std::span<const ExecutorState> executors, WaveCost cost,
-                 int rows, absl::Time now, const DispatchOptions& options);
+// Rows of `cost` behind what the executors are running, in waves of at most
+// `wave_rows` rows; 0: each executor's efficient size. Infinite
+// without executors.
+Forecast Foresee(std::span<const ExecutorState> executors, const WaveCost& cost,
+                 int rows, int wave_rows, absl::Time now, double slack);
 
 // May the task come in? Checks, in this order: draining, an executor that
 // serves it, deadline past, deadline within reach, bounds. A deadline counts as

@@ -65,7 +65,7 @@ class Batcher : private BatcherCore::Sink {
     core_ = std::make_unique<BatcherCore>(
         CoreOptions{options.limits, options.dispatch, options.clock,
                     options.observer, options.drive},
-        std::move(traits), *this);
+        std::move(traits), static_cast<BatcherCore::Sink&>(*this));
   }
 
   // Drops what waits (kShutdown) and returns when every launched wave is done.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -75,6 +76,7 @@ class BatcherCore {
     std::vector<DroppedTask> dropped;
     std::vector<std::unique_ptr<HeldTask>> wave;
     LaunchedWave launched;
+    QueueGauges gauges;
     absl::Time again;
     bool any() const {
       return !done.empty() || !dropped.empty() || !wave.empty();
@@ -92,11 +94,15 @@ class BatcherCore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CarryOut(Actions actions);
   void WaveDone(int executor, std::uint64_t wave);
-  bool Finished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool NothingRuns() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<ExecutorState> States(absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Load LoadNow(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::size_t BytesNow() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Load LoadFor(const TaskTraits& traits, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  QueueGauges GaugesNow(absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Served(std::uint64_t compatibility) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -113,8 +119,7 @@ class BatcherCore {
   TaskQueue queue_ ABSL_GUARDED_BY(mutex_);
   std::vector<BatchRunner> runners_ ABSL_GUARDED_BY(mutex_);
   std::vector<Completion> completions_ ABSL_GUARDED_BY(mutex_);
-  // Deadlines end here at the latest: the future unless draining.
-  absl::Time drain_until_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::uint64_t next_wave_ ABSL_GUARDED_BY(mutex_) = 1;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
   bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;

@@ -14,8 +14,9 @@
 namespace piserve::batching {
 
 struct DispatchOptions {
-  // A wave is launched this long before the one before it should end: late
-  // enough that late arrivals join, early enough that its inputs are in place.
+  // A wave is launched this long before the one before it should end, or a
+  // quarter of that one's time if that is less: late enough that late arrivals
+  // join, early enough that its inputs are in place.
   absl::Duration launch_margin = absl::Milliseconds(2);
   // A larger wave must serve its rows cheaper by this part to be preferred.
   double efficiency_slack = 0.10;
@@ -26,8 +27,9 @@ struct DispatchOptions {
 
 struct ExecutorState {
   const ExecutorTraits* traits = nullptr;
-  int in_flight = 0;   // waves launched and not done
-  absl::Time free_at;  // when the last of them should end; now if none
+  int in_flight = 0;         // waves launched and not done
+  absl::Time free_at;        // when the last of them should end; now if none
+  absl::Duration last_wave;  // predicted time of the last of them
 };
 
 enum class Phase { kServing, kDraining };
@@ -41,10 +43,10 @@ struct DispatchInput {
 };
 
 struct Wave {
-  int executor = 0;        // position in DispatchInput::executors
-  std::vector<int> tasks;  // positions in DispatchInput::waiting, in order
-  int size = 0;            // rows of the graph that holds it
-  absl::Duration predicted;
+  int executor = 0;          // position in DispatchInput::executors
+  std::vector<int> tasks;    // positions in DispatchInput::waiting, in order
+  int size = 0;              // rows of the graph that holds it
+  absl::Duration predicted;  // on the device
   LaunchReason reason = LaunchReason::kIdle;
 };
 

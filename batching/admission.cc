@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "batching/admission.h"
+
+#include <algorithm>
+#include <set>
+
+#include "batching/queue_order.h"
+#include "batching/wave_cost.h"
+
+namespace piserve::batching {
+namespace {
+
+// How soon a client may ask again when no executor is left: one may be put in.
+constexpr absl::Duration kUnhealthyRetry = absl::Seconds(1);
+
+struct Lane {
+  const ExecutorTraits* traits;
+  absl::Time free_at;
+  int wave_rows;
+  absl::Duration wave_time;
+};
+
+std::vector<Lane> Lanes(std::span<const ExecutorState> executors,
+                        const WaveCost& cost, int wave_rows, double slack) {
+  std::vector<Lane> lanes;
+  for (const ExecutorState& state : executors) {
+    const int size = wave_rows == 0 ? EfficientSize(*state.traits, cost, slack)
+                                    : SizeFor(*state.traits, wave_rows);
+    lanes.push_back({state.traits, state.free_at,
+                     wave_rows == 0 ? size : std::min(size, wave_rows),
+                     TimeOf(*state.traits, cost, size)});
+  }
+  return lanes;
+}
+
+WaveCost CostBeside(const Load& load, const TaskTraits& task) {
+  return load.rows == 0 ? CostOf(task) : Max(CostOf(task), load.mean_cost);
+}
+
+// The soonest answer that any wave size gives behind the tasks that go first.
+absl::Duration SoonestAnswer(const Load& load, const TaskTraits& task,
+                             const DispatchOptions& options, absl::Time now) {
+  std::vector<const TaskTraits*> tasks = load.admitted;
+  tasks.push_back(&task);
+  const std::vector<int> order = ServingOrder(tasks, options.patience);
+  const auto place = std::find(order.begin(), order.end(),
+                               static_cast<int>(load.admitted.size()));
+  const int rows = static_cast<int>(place - order.begin()) + 1;
+  std::set<int> sizes;
+  for (const ExecutorState& state : load.executors) {
+    sizes.insert(state.traits->sizes().begin(), state.traits->sizes().end());
+  }
+  absl::Duration soonest = absl::InfiniteDuration();
+  for (int size : sizes) {
+    soonest =
+        std::min(soonest, Foresee(load.executors, CostBeside(load, task), rows,
+                                  size, now, options.efficiency_slack)
+                              .answer);
+  }
+  return soonest;
+}
+
+std::optional<RejectReason> BoundReached(const Limits& limits, const Load& load,
+                                         const TaskTraits& task,
+                                         const Forecast& forecast) {
+  if (load.rows >= limits.rows) return RejectReason::kRows;
+  if (task.bytes > limits.bytes || load.bytes > limits.bytes - task.bytes) {
+    return RejectReason::kBytes;
+  }
+  if (forecast.wait > limits.predicted) return RejectReason::kPredictedTime;
+  if (load.rows_of_client >= limits.rows_per_client) {
+    return RejectReason::kClientLimit;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Forecast Foresee(std::span<const ExecutorState> executors, const WaveCost& cost,
+                 int rows, int wave_rows, absl::Time now, double slack) {
+  std::vector<Lane> lanes = Lanes(executors, cost, wave_rows, slack);
+  if (lanes.empty()) {
+    return {absl::InfiniteDuration(), absl::InfiniteDuration()};
+  }
+  Forecast forecast;
+  while (rows > 0) {
+    Lane& lane = *std::min_element(
+        lanes.begin(), lanes.end(), [](const Lane& a, const Lane& b) {
+          return a.free_at + a.wave_time < b.free_at + b.wave_time;
+        });
+    const int wave = std::min(rows, lane.wave_rows);
+    const absl::Time start = std::max(now, lane.free_at);
+    lane.free_at =
+        start + (wave == lane.wave_rows
+                     ? lane.wave_time
+                     : TimeOf(*lane.traits, cost, SizeFor(*lane.traits, wave)));
+    forecast.wait = std::max(forecast.wait, start - now);
+    forecast.answer = std::max(forecast.answer, lane.free_at - now);
+    rows -= wave;
+  }
+  return forecast;
+}
+
+std::optional<Rejection> Judge(const Limits& limits,
+                               const DispatchOptions& options, const Load& load,
+                               const TaskTraits& task, absl::Time now) {
+  if (load.phase == Phase::kDraining) {
+    return Rejection{RejectReason::kDraining, absl::ZeroDuration(), {}};
+  }
+  if (load.executors.empty()) {
+    return Rejection{RejectReason::kUnhealthy, kUnhealthyRetry, {}};
+  }
+  const Forecast forecast =
+      Foresee(load.executors, CostBeside(load, task), load.rows + 1, 0, now,
+              options.efficiency_slack);
+  if (task.deadline <= now) {
+    return Rejection{RejectReason::kDeadlinePast, {}, forecast.answer};
+  }
+  if (now + forecast.answer > task.deadline) {
+    const absl::Duration soonest = SoonestAnswer(load, task, options, now);
+    if (now + soonest > task.deadline) {
+      return Rejection{RejectReason::kDeadlineUnreachable, {}, soonest};
+    }
+  }
+  if (const auto reason = BoundReached(limits, load, task, forecast)) {
+    // By then what is over the limit, or else one wave, should be gone.
+    const absl::Duration retry = std::max(forecast.wait - limits.predicted,
+                                          forecast.answer - forecast.wait);
+    return Rejection{*reason, retry, forecast.answer};
+  }
+  return std::nullopt;
+}
+
+}  // namespace piserve::batching
