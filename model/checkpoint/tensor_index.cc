@@ -13,8 +13,6 @@ namespace piserve::checkpoint {
 namespace {
 
 constexpr std::string_view kPaliGemma = "paligemma_with_expert.paligemma.";
-constexpr std::string_view kEmbedTokens =
-    "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 
 // Nesting of transformers before 4.52, below kPaliGemma; new names fit no row.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 4>

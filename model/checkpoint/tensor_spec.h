@@ -22,6 +22,9 @@ inline constexpr std::string_view kExpertPrefix =
 // pair.
 inline constexpr std::string_view kTokenEmbedding =
     "paligemma_with_expert.paligemma.lm_head.weight";
+// Its other name, which those files drop.
+inline constexpr std::string_view kEmbedTokens =
+    "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 
 enum class TensorUse {
   kInference,
