@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -70,8 +71,7 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteLocked(v1::InferStreamRequest request, Pending* pending)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::shared_ptr<StreamConnection> NewConnection()
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Reconnect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetAlarm(const std::string& id, Pending* pending);
 
   void OnReply(const v1::InferStreamResponse& response);
@@ -82,12 +82,17 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
   // of the lock; running_ was raised when it was taken out.
   void Finish(Pending pending, absl::StatusOr<ActionChunk> answer);
 
-  const Setup setup_;
-  const std::unique_ptr<v1::PolicyService::Stub> stub_;
+  Setup setup_;
+  // Gone after Close, as are the connections, so that no thread of gRPC's is
+  // the last to let go of the channel.
+  std::unique_ptr<v1::PolicyService::Stub> stub_;
   absl::Mutex mutex_;
   std::map<std::string, Pending> pending_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<StreamConnection> connection_ ABSL_GUARDED_BY(mutex_);
-  int open_connections_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::unique_ptr<StreamConnection> connection_ ABSL_GUARDED_BY(mutex_);
+  // Replaced before they had ended, and ended ones to be destroyed.
+  std::vector<std::unique_ptr<StreamConnection>> retired_
+      ABSL_GUARDED_BY(mutex_);
+  std::set<const StreamConnection*> open_ ABSL_GUARDED_BY(mutex_);
   int running_ ABSL_GUARDED_BY(mutex_) = 0;  // callbacks
   std::uint64_t next_serial_ ABSL_GUARDED_BY(mutex_) = 1;
   std::uint64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -168,17 +173,19 @@ void PolicyStream::State::SetAlarm(const std::string& id, Pending* pending) {
 
 void PolicyStream::State::WriteLocked(v1::InferStreamRequest request,
                                       Pending* pending) {
-  if (connection_ == nullptr || connection_->broken()) {
-    connection_ = NewConnection();
-  }
+  if (connection_ == nullptr || connection_->broken()) Reconnect();
   pending->connection = connection_.get();
   // If it breaks now, OnEnd answers the request.
   connection_->Write(std::move(request));
 }
 
-std::shared_ptr<StreamConnection> PolicyStream::State::NewConnection() {
-  ++open_connections_;
-  return StreamConnection::Start(
+void PolicyStream::State::Reconnect() {
+  if (connection_ != nullptr) retired_.push_back(std::move(connection_));
+  std::erase_if(retired_, [this](const auto& retired) {
+    mutex_.AssertHeld();
+    return open_.count(retired.get()) == 0;
+  });
+  connection_ = StreamConnection::Start(
       stub_.get(), setup_.api_key,
       {.on_reply =
            [self =
@@ -190,6 +197,7 @@ std::shared_ptr<StreamConnection> PolicyStream::State::NewConnection() {
                                        const absl::Status& status) {
              self->OnEnd(connection, status);
            }});
+  open_.insert(connection_.get());
 }
 
 void PolicyStream::State::OnReply(const v1::InferStreamResponse& response) {
@@ -239,7 +247,6 @@ void PolicyStream::State::OnEnd(StreamConnection* connection,
         ++it;
       }
     }
-    if (connection_.get() == connection) connection_ = nullptr;
     running_ += ended.size();
   }
   const absl::Status reason =
@@ -247,7 +254,7 @@ void PolicyStream::State::OnEnd(StreamConnection* connection,
                   : status;
   for (Pending& pending : ended) Finish(std::move(pending), reason);
   absl::MutexLock lock(&mutex_);
-  --open_connections_;
+  open_.erase(connection);
 }
 
 void PolicyStream::State::Finish(Pending pending,
@@ -259,22 +266,24 @@ void PolicyStream::State::Finish(Pending pending,
 
 void PolicyStream::State::Close() {
   std::map<std::string, Pending> ended;
-  std::shared_ptr<StreamConnection> connection;
   {
     absl::MutexLock lock(&mutex_);
     ended.swap(pending_);
-    connection = connection_;
     running_ += ended.size();
+    if (connection_ != nullptr) connection_->Cancel();
   }
   for (auto& [id, pending] : ended) {
     Finish(std::move(pending), absl::CancelledError("the stream was closed"));
   }
-  if (connection != nullptr) connection->Cancel();
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return running_ == 0 && open_connections_ == 0;
+    return running_ == 0 && open_.empty();
   };
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(&idle));
+  connection_ = nullptr;
+  retired_.clear();
+  stub_ = nullptr;
+  setup_.channel = nullptr;
 }
 
 PolicyStream::PolicyStream(Setup setup)

@@ -9,11 +9,10 @@
 
 namespace piserve::client {
 
-std::shared_ptr<StreamConnection> StreamConnection::Start(
+std::unique_ptr<StreamConnection> StreamConnection::Start(
     v1::PolicyService::Stub* stub, const std::string& api_key, Events events) {
-  std::shared_ptr<StreamConnection> connection(
+  std::unique_ptr<StreamConnection> connection(
       new StreamConnection(std::move(events)));
-  connection->self_ = connection;
   SetCredential(api_key, &connection->context_);
   stub->async()->InferStream(&connection->context_, connection.get());
   // Writes come from outside of the reactor: OnDone waits until Break has let
@@ -82,8 +81,9 @@ void StreamConnection::Break() {
 }
 
 void StreamConnection::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<StreamConnection> self = std::move(self_);
-  events_.on_end(this, FromGrpc(status));
+  // From on_end on, the owner may destroy this.
+  const Events events = std::move(events_);
+  events.on_end(this, FromGrpc(status));
 }
 
 }  // namespace piserve::client

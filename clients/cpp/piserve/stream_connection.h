@@ -15,8 +15,9 @@
 
 namespace piserve::client {
 
-// One InferStream call, from its first message to its end. Keeps itself alive
-// until it has ended. Thread-safe.
+// One InferStream call, from its first message to its end. Must outlive on_end,
+// which may not destroy it: it holds the channel, and gRPC joins its threads
+// when the last holder of a channel goes. Thread-safe.
 class StreamConnection final
     : public grpc::ClientBidiReactor<v1::InferStreamRequest,
                                      v1::InferStreamResponse> {
@@ -28,7 +29,7 @@ class StreamConnection final
   };
 
   // Events fire on threads of gRPC's, possibly before this returns.
-  static std::shared_ptr<StreamConnection> Start(v1::PolicyService::Stub* stub,
+  static std::unique_ptr<StreamConnection> Start(v1::PolicyService::Stub* stub,
                                                  const std::string& api_key,
                                                  Events events);
 
@@ -57,11 +58,10 @@ class StreamConnection final
   void WriteNext();
   void Break();
 
-  const Events events_;
+  Events events_;
   grpc::ClientContext context_;
-  std::shared_ptr<StreamConnection> self_;  // until OnDone
-  v1::InferStreamResponse response_;        // of the read under way
-  v1::InferStreamRequest request_;          // of the write under way
+  v1::InferStreamResponse response_;  // of the read under way
+  v1::InferStreamRequest request_;    // of the write under way
   absl::Mutex mutex_;
   std::deque<v1::InferStreamRequest> queue_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
