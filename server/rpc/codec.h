@@ -3,24 +3,26 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "google/protobuf/message.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "piserve/v1/policy.pb.h"
 #include "server/inference.h"
 
 namespace piserve::server::rpc {
 
-// Between the contract's messages and the server's own types.
+inline constexpr std::size_t kMaxIdBytes = 64;
 
-// Bytes to message. INVALID_ARGUMENT as CheckWire says. `buffer` is emptied.
-absl::StatusOr<std::shared_ptr<const v1::InferRequest>> ParseInferRequest(
-    grpc::ByteBuffer* buffer);
-absl::StatusOr<std::shared_ptr<const v1::InferStreamRequest>>
-ParseInferStreamRequest(grpc::ByteBuffer* buffer);
+// Fills `message` from the bytes of `buffer`. INVALID_ARGUMENT as CheckWire
+// says; `request_id` as there. Bytes become messages here and not in gRPC
+// because gRPC answers INTERNAL, and ends a stream, where they are malformed.
+absl::Status Parse(grpc::ByteBuffer& buffer, google::protobuf::Message* message,
+                   std::string* request_id);
 
-// Message to bytes.
 grpc::ByteBuffer Serialize(const google::protobuf::Message& message);
 
 // A request whose views point into `observation`, which `storage` keeps alive.
@@ -35,8 +37,6 @@ absl::StatusOr<InferenceRequest> ToInferenceRequest(
 
 // The reply as the client of `request_id` sees it.
 v1::InferResult ToInferResult(const InferenceReply& reply,
-                              const std::string& request_id);
-
-inline constexpr std::size_t kMaxIdBytes = 64;
+                              absl::string_view request_id);
 
 }  // namespace piserve::server::rpc
