@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/intake.h"
+
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/error.h"
+#include "server/rpc/codec.h"
+
+namespace piserve::server::rpc {
+
+absl::StatusOr<Identity> Authenticate(const Authenticator& authenticator,
+                                      const grpc::CallbackServerContext& call) {
+  std::optional<absl::string_view> header;
+  const auto& metadata = call.client_metadata();
+  if (const auto it = metadata.find("authorization"); it != metadata.end()) {
+    header = absl::string_view(it->second.data(), it->second.size());
+  }
+  return authenticator.Authenticate(header);
+}
+
+std::string PeerAddress(const grpc::CallbackServerContext& call) {
+  std::string peer = call.peer();
+  if (const auto colon = peer.rfind(':');
+      colon != std::string::npos && peer.rfind("ip", 0) == 0) {
+    peer.resize(colon);
+  }
+  return peer;
+}
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& call,
+                      const batching::Clock& clock) {
+  const auto deadline = call.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) {
+    return absl::InfiniteFuture();
+  }
+  return clock.Now() +
+         absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
+absl::StatusOr<InferenceRequest> Admit(
+    const Backends& backends, const Arrival& arrival,
+    const v1::ObservationRequest& observation,
+    std::shared_ptr<const void> storage) {
+  if (absl::Status s = Authorize(arrival.identity, observation.policy(),
+                                 backends.directory.DefaultPolicy());
+      !s.ok()) {
+    return s;
+  }
+  if (absl::Status s = backends.directory.Availability(); !s.ok()) return s;
+  auto request = ToInferenceRequest(observation, std::move(storage));
+  if (!request.ok()) return request;
+  request->identity = arrival.identity.name;
+  request->peer = arrival.peer;
+  request->received = arrival.received;
+  request->deadline = arrival.deadline;
+  request->bytes = arrival.bytes;
+  return request;
+}
+
+absl::StatusOr<InferenceReply> NotAfterDeadline(
+    absl::StatusOr<InferenceReply> reply, absl::Time received, absl::Time now) {
+  if (!reply.ok() || reply->deadline_served <= absl::ZeroDuration() ||
+      now - received <= reply->deadline_served) {
+    return reply;
+  }
+  return WithReason(
+      absl::DeadlineExceededError(absl::StrCat(
+          "the answer was ready after ", absl::FormatDuration(now - received),
+          ", want it within ", absl::FormatDuration(reply->deadline_served))),
+      "EXPIRED");
+}
+
+}  // namespace piserve::server::rpc
