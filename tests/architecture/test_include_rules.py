@@ -55,6 +55,14 @@ RULES = {
         {"protobuf", "absl", "spdlog", "prometheus", "openssl", "nlohmann"},
     ),
     "clients": ({"clients", "proto"}, {"grpc", "protobuf", "googleapis", "absl"}),
+    "clients/cpp/cli": (
+        {"clients", "proto"},
+        {"grpc", "protobuf", "health", "absl", "nlohmann"},
+    ),
+    "clients/cpp/load": (
+        {"clients", "proto"},
+        {"grpc", "protobuf", "absl", "nlohmann"},
+    ),
     "model/engine": (
         {"model", "model/engine", "model/kernels", "model/checkpoint"},
         {"absl", "torch", "cuda"},

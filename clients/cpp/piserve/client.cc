@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/piserve/codec.h"
 #include "clients/cpp/piserve/context.h"
@@ -27,6 +28,14 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
        .pem_cert_chain = options.tls->client_certificate});
 }
 
+// On this machine, where nobody listens between client and server.
+bool IsLocal(const std::string& address) {
+  return absl::StartsWith(address, "127.") ||
+         absl::StartsWith(address, "localhost") ||
+         absl::StartsWith(address, "[::1]") ||
+         absl::StartsWith(address, "unix:");
+}
+
 absl::Status LateReply(absl::Duration late) {
   return WithReason(absl::DeadlineExceededError(absl::StrCat(
                         "the answer came ", absl::FormatDuration(late),
@@ -46,6 +55,13 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
     return absl::InvalidArgumentError(
         absl::StrCat("timeout: got ", absl::FormatDuration(options.timeout),
                      ", want a finite time above 0"));
+  }
+  if (!options.api_key.empty() && !options.tls.has_value() &&
+      !IsLocal(options.address)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("api_key: got one for ", options.address,
+                     " without TLS, want TLS: it would cross the network in "
+                     "the clear"));
   }
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);

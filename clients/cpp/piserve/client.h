@@ -30,8 +30,8 @@ struct TlsOptions {
 
 struct Options {
   std::string address;  // host:port, or any name that gRPC resolves
-  // Sent as `authorization: Bearer <key>` with every call. Without TLS anybody
-  // on the way can read it.
+  // Sent as `authorization: Bearer <key>` with every call. Needs TLS, unless
+  // the server is on this machine.
   std::string api_key;
   std::optional<TlsOptions> tls;  // absent: plain text
   absl::Duration timeout = absl::Seconds(5);
@@ -39,7 +39,7 @@ struct Options {
 };
 
 // A channel as `options` asks for it, for callers who want the bare stub. Does
-// not connect yet. INVALID_ARGUMENT if address or timeout make no sense.
+// not connect yet. INVALID_ARGUMENT if the options make no sense.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
     const Options& options);
 

@@ -213,5 +213,12 @@ TEST(ClientOptions, WhatMakesNoSenseIsRefused) {
           .status()));
 }
 
+TEST(ClientOptions, AKeyDoesNotCrossTheNetworkInTheClear) {
+  Options options = {.address = "robot-lab:50051", .api_key = "k", .tls = {}};
+  EXPECT_TRUE(absl::IsInvalidArgument(PolicyClient::Connect(options).status()));
+  options.tls = TlsOptions();
+  EXPECT_TRUE(PolicyClient::Connect(options).ok());
+}
+
 }  // namespace
 }  // namespace piserve::client

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/status/status.h"
+#include "clients/cpp/cli/connection_flags.h"
+#include "clients/cpp/cli/observation_source.h"
+#include "clients/cpp/cli/print.h"
+#include "clients/cpp/piserve/client.h"
+#include "clients/cpp/piserve/context.h"
+#include "clients/cpp/piserve/status.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+
+ABSL_FLAG(std::vector<std::string>, image, {},
+          "NAME=FILE,... of JPEG or PNG files, sent as they are, or "
+          "NAME=FILE@WIDTHxHEIGHT of raw RGB8; other cameras: a test pattern");
+ABSL_FLAG(std::vector<std::string>, state, {},
+          "State in robot units, comma-separated; default: zeros");
+ABSL_FLAG(std::optional<std::string>, prompt, std::nullopt,
+          "Instruction; default: the policy's own");
+ABSL_FLAG(std::string, noise_file, "",
+          "Start noise, raw little-endian float32 [horizon, model action_dim]");
+ABSL_FLAG(std::optional<std::uint64_t>, seed, std::nullopt,
+          "Seed of the start noise");
+ABSL_FLAG(std::optional<std::uint32_t>, steps, std::nullopt,
+          "Euler steps; default: the policy's");
+ABSL_FLAG(std::string, service, "",
+          "health: service to ask about; empty: the whole server");
+ABSL_FLAG(bool, json, false, "Print JSON");
+
+namespace piserve::client {
+namespace {
+
+constexpr char kUsage[] =
+    "policy_cli: ask a piserve server\n"
+    "\n"
+    "  policy_cli [flags] info    what the policies take and give, as tables\n"
+    "  policy_cli [flags] infer   one action chunk for one observation\n"
+    "  policy_cli [flags] health  does the server serve?\n"
+    "\n"
+    "  policy_cli infer --image=observation/image=base.jpg \\\n"
+    "    --state=0,0,0,0,0,0,0.04,-0.04 --prompt='pick up the bowl' --seed=1\n"
+    "\n"
+    "Exit code: 0 answered; 1 wrong flags or files; 2 refused by the server;\n"
+    "3 no server, or it does not serve; 4 no answer in time.\n";
+
+int Fail(const absl::Status& status, int code) {
+  std::fprintf(stderr, "policy_cli: %s\n", Describe(status).c_str());
+  return code;
+}
+
+int RunInfo(PolicyClient& client) {
+  const auto infos = client.GetPolicyInfo(PolicyFromFlags());
+  if (!infos.ok()) return Fail(infos.status(), ExitCode(infos.status()));
+  if (absl::GetFlag(FLAGS_json)) {
+    std::fputs(InfoJson(*infos).c_str(), stdout);
+    return kExitOk;
+  }
+  for (const v1::PolicyInfo& info : *infos) {
+    std::puts(InfoText(info).c_str());
+  }
+  return kExitOk;
+}
+
+absl::StatusOr<ObservationIn> ObservationFromFlags(const v1::PolicyInfo& info) {
+  auto observation =
+      MakeObservation(info, {.images = absl::GetFlag(FLAGS_image),
+                             .state = absl::GetFlag(FLAGS_state),
+                             .prompt = absl::GetFlag(FLAGS_prompt)});
+  if (!observation.ok()) return observation.status();
+  const std::string noise_file = absl::GetFlag(FLAGS_noise_file);
+  const std::optional<std::uint64_t> seed = absl::GetFlag(FLAGS_seed);
+  if (!noise_file.empty() && seed.has_value()) {
+    return absl::InvalidArgumentError(
+        "--noise_file and --seed: got both, want at most one");
+  }
+  if (!noise_file.empty()) {
+    auto noise = ReadNoise(noise_file, info);
+    if (!noise.ok()) return noise.status();
+    observation->start = *std::move(noise);
+  } else if (seed.has_value()) {
+    observation->start = *seed;
+  }
+  observation->num_steps = absl::GetFlag(FLAGS_steps);
+  return observation;
+}
+
+int RunInfer(PolicyClient& client) {
+  const auto info = FetchPolicyInfo(client);
+  if (!info.ok()) return Fail(info.status(), ExitCode(info.status()));
+  const auto observation = ObservationFromFlags(*info);
+  if (!observation.ok()) return Fail(observation.status(), kExitUsage);
+  const auto start = std::chrono::steady_clock::now();
+  const auto chunk = client.Infer(*observation);
+  const absl::Duration took =
+      absl::FromChrono(std::chrono::steady_clock::now() - start);
+  if (!chunk.ok()) return Fail(chunk.status(), ExitCode(chunk.status()));
+  const std::string text = absl::GetFlag(FLAGS_json) ? ChunkJson(*chunk, took)
+                                                     : ChunkText(*chunk, took);
+  std::fputs(text.c_str(), stdout);
+  return kExitOk;
+}
+
+int RunHealth(const Options& options) {
+  const auto channel = MakeChannel(options);
+  if (!channel.ok()) return Fail(channel.status(), kExitUsage);
+  const auto stub = grpc::health::v1::Health::NewStub(*channel);
+  grpc::ClientContext context;
+  context.set_deadline(GrpcDeadline(options.timeout));
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(absl::GetFlag(FLAGS_service));
+  grpc::health::v1::HealthCheckResponse response;
+  const absl::Status status =
+      FromGrpc(stub->Check(&context, request, &response));
+  if (!status.ok()) return Fail(status, ExitCode(status));
+  const bool serving =
+      response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  const std::string name =
+      grpc::health::v1::HealthCheckResponse::ServingStatus_Name(
+          response.status());
+  std::printf(absl::GetFlag(FLAGS_json) ? "{\"status\": \"%s\"}\n" : "%s\n",
+              name.c_str());
+  return serving ? kExitOk : kExitUnavailable;
+}
+
+int Run(int argc, char** argv) {
+  const std::vector<std::string> words =
+      ParseCommandLineOrExit(kUsage, argc, argv);
+  const std::string command = words.size() == 1 ? words[0] : "";
+  if (command != "info" && command != "infer" && command != "health") {
+    std::fputs(kUsage, stderr);
+    return kExitUsage;
+  }
+  const auto options = OptionsFromFlags();
+  if (!options.ok()) return Fail(options.status(), kExitUsage);
+  if (command == "health") return RunHealth(*options);
+  const auto client = PolicyClient::Connect(*options);
+  if (!client.ok()) return Fail(client.status(), kExitUsage);
+  return command == "info" ? RunInfo(**client) : RunInfer(**client);
+}
+
+}  // namespace
+}  // namespace piserve::client
+
+int main(int argc, char** argv) { return piserve::client::Run(argc, argv); }
