@@ -11,6 +11,8 @@
 
 namespace piserve::transform {
 
+class SentencePieceModel;
+
 // PaliGemma's SentencePiece tokenizer. Immutable, hence thread-safe.
 class Tokenizer {
  public:
@@ -25,25 +27,21 @@ class Tokenizer {
 
   ~Tokenizer();
 
-  // Ids of `text`, without bos and eos. Any bytes are taken; what is no UTF-8
-  // becomes U+FFFD.
-  std::vector<std::int32_t> Encode(std::string_view text) const;
+  // Ids of `text`, without bos and eos. What is no UTF-8 becomes U+FFFD.
+  absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text) const;
 
-  int bos_id() const { return bos_id_; }
-  int vocab_size() const { return vocab_size_; }
+  int bos_id() const;
+  int vocab_size() const;
 
   // Of the model file, lower-case hex.
   const std::string& sha256() const { return sha256_; }
 
  private:
-  struct Model;
+  Tokenizer(std::unique_ptr<const SentencePieceModel> model,
+            std::string sha256);
 
-  Tokenizer(std::unique_ptr<const Model> model, std::string sha256);
-
-  const std::unique_ptr<const Model> model_;
+  const std::unique_ptr<const SentencePieceModel> model_;
   const std::string sha256_;
-  int bos_id_ = 0;
-  int vocab_size_ = 0;
 };
 
 }  // namespace piserve::transform
