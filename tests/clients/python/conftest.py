@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import pathlib
-import sys
-
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
 from fake_server import FakeServer, libero_info, serving
 from piserve import PolicyClient
 

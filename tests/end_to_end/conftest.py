@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import recorded
+from serving import RawClient, serving_config
+
+
+@pytest.fixture(scope="module")
+def libero():
+    return recorded.load("pi0_libero")
+
+
+@pytest.fixture(scope="module")
+def libero_server():
+    with serving_config("pi0_libero_tiny") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def libero_info(libero_server):
+    with RawClient(libero_server.addresses.public) as client:
+        return client.info().policies[0]
+
+
+@pytest.fixture
+def raw(libero_server):
+    with RawClient(libero_server.addresses.public) as client:
+        yield client
