@@ -29,7 +29,7 @@ build: setup  ## Build everything, tests included, in build/dev
 
 demo: setup  ## Serve a small policy, ask it for actions, compare with openpi
 	@$(call build,dev,--target policy_server)
-	@.venv/bin/python -m piserve.demo --server build/dev/bin/policy_server
+	@.venv/bin/python deploy/demo/demo.py --server build/dev/bin/policy_server
 
 test: build  ## Build and run every test (ctest, pytest), print one summary
 	@.venv/bin/python tests/run_all.py build/dev
