@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/reference/ops.h"
+
+#include <ATen/ops/add.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/div.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/reciprocal.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/sub.h>
+#include <ATen/ops/sum.h>
+
+#include <cmath>
+#include <numbers>
+
+namespace piserve::reference {
+namespace {
+
+constexpr double kEpsilon = 1e-6;  // of RMSNorm and LayerNorm alike
+
+double ScaleOf(const at::Tensor& q) {
+  return 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+}
+
+}  // namespace
+
+at::Tensor RmsNormalize(const at::Tensor& x) {
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor mean_square =
+      at::mean(at::mul(wide, wide), /*dim=*/-1, /*keepdim=*/true);
+  return at::mul(wide, at::rsqrt(at::add(mean_square, kEpsilon)));
+}
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight) {
+  return at::mul(RmsNormalize(x), at::add(weight, 1.0)).to(x.scalar_type());
+}
+
+at::Tensor LayerNorm(const at::Tensor& x, const at::Tensor& weight,
+                     const at::Tensor& bias) {
+  return at::layer_norm(x, {x.size(-1)}, weight, bias, kEpsilon);
+}
+
+at::Tensor GeluTanh(const at::Tensor& x) { return at::gelu(x, "tanh"); }
+
+at::Tensor SplitHeads(const at::Tensor& x, int heads) {
+  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads})
+      .transpose(1, 2);
+}
+
+at::Tensor MergeHeads(const at::Tensor& x) {
+  return x.transpose(1, 2).reshape(
+      {x.size(0), x.size(2), x.size(1) * x.size(3)});
+}
+
+at::Tensor EagerAttention(const at::Tensor& q, const at::Tensor& k,
+                          const at::Tensor& v, const at::Tensor& mask) {
+  const auto batch = q.size(0), heads = q.size(1), queries = q.size(2);
+  const auto kv_heads = k.size(1), keys = k.size(2);
+  // The query heads of one KV head follow each other: fold them into rows.
+  const auto rows = heads / kv_heads * queries;
+  const at::Tensor folded = q.reshape({batch, kv_heads, rows, q.size(3)});
+  at::Tensor scores = at::matmul(folded, k.transpose(-2, -1));
+  scores = at::mul(scores, ScaleOf(q));
+  scores = scores.to(at::kFloat).view({batch, heads, queries, keys});
+  if (mask.defined()) scores = at::add(scores, mask);
+  const at::Tensor probabilities =
+      at::softmax(scores, /*dim=*/-1).to(q.scalar_type());
+  return at::matmul(probabilities.view({batch, kv_heads, rows, keys}), v)
+      .view({batch, heads, queries, v.size(3)});
+}
+
+at::Tensor FlashAttention(const at::Tensor& q, const at::Tensor& k,
+                          const at::Tensor& v) {
+  const at::Tensor scores =
+      at::mul(at::matmul(q.to(at::kFloat), k.to(at::kFloat).transpose(-2, -1)),
+              ScaleOf(q));
+  const at::Tensor exponentials =
+      at::exp(at::sub(scores, at::amax(scores, /*dim=*/-1, /*keepdim=*/true)));
+  const at::Tensor rounded = exponentials.to(q.scalar_type()).to(at::kFloat);
+  const at::Tensor weighted = at::matmul(rounded, v.to(at::kFloat));
+  const at::Tensor total = at::sum(exponentials, /*dim=*/-1, /*keepdim=*/true);
+  return at::div(weighted, total).to(q.scalar_type());
+}
+
+at::Tensor TimeEmbedding(float t, int width, at::Device device) {
+  constexpr double kMinPeriod = 4e-3, kMaxPeriod = 4.0;
+  const at::Tensor fraction = at::linspace(
+      0.0, 1.0, width / 2, at::TensorOptions(at::kDouble).device(device));
+  const at::Tensor period =
+      at::mul(at::pow(kMaxPeriod / kMinPeriod, fraction), kMinPeriod);
+  const at::Tensor frequency =
+      at::mul(at::mul(at::reciprocal(period), 2.0), std::numbers::pi);
+  const at::Tensor angle = at::mul(frequency, static_cast<double>(t));
+  return at::cat({at::sin(angle), at::cos(angle)}).to(at::kFloat).unsqueeze(0);
+}
+
+}  // namespace piserve::reference
