@@ -114,7 +114,8 @@ def _inv_freq(head_dim: int) -> np.ndarray:
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(
         head_dim
     )
-    return np.float32(1) / np.float32(10000) ** exponent
+    power = 10000.0 ** exponent.astype(np.float64)
+    return np.float32(1) / power.astype(np.float32)
 
 
 def _rotate(x, positions):

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start, full queue, credentials, broken weights, and the end by SIGTERM."""
+
+import hashlib
+import subprocess
+import threading
+import time
+
+import grpc
+import numpy as np
+import piserve
+import pytest
+from piserve import PolicyClient
+from recorded import GOLDEN, read_safetensors
+from server_process import LISTENERS
+from serving import (
+    RawClient,
+    Refusal,
+    assert_equal_to_openpi,
+    binary,
+    config_text,
+    request_for,
+    serving,
+    write_config,
+)
+
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+def in_threads(count, work):
+    """Runs work(index) in as many threads; returns the results."""
+    results = [None] * count
+
+    def run(index):
+        results[index] = work(index)
+
+    threads = [
+        threading.Thread(target=run, args=(index,)) for index in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+# --------------------------------------------------------------------- bounds
+
+
+def test_full_queue_says_when_to_come_back(tmp_path, libero):
+    text = config_text("pi0_libero_tiny", **{"predicted_ms: 2000": "rows: 1"})
+    recording = libero.recordings[0]
+    with serving(write_config(tmp_path, text)) as server:
+        with RawClient(server.addresses.public) as client:
+            info = client.info().policies[0]
+            answers = in_threads(
+                24, lambda _: client.infer(request_for(recording, info))
+            )
+        refused = [a for a in answers if isinstance(a, Refusal)]
+        served = [a for a in answers if not isinstance(a, Refusal)]
+        assert refused and served
+        for answer in served:
+            assert_equal_to_openpi(recording, answer)
+        for answer in refused:
+            assert answer.code == EXHAUSTED
+            assert answer.reason.startswith(("QUEUE_", "CLIENT_"))
+            assert answer.retry_after > 0
+            assert int(answer.trailers["grpc-retry-pushback-ms"]) > 0
+
+
+# ---------------------------------------------------------------- credentials
+
+
+def test_credentials_decide_who_may_ask(tmp_path, libero):
+    keys = "".join(
+        f'api_keys {{ identity: "{who}" '
+        f'key_sha256: "{hashlib.sha256(key.encode()).hexdigest()}" '
+        f"{policies} }}\n"
+        for who, key, policies in (
+            ("arm", "open", ""),
+            ("guest", "shut", 'policies: "other"'),
+        )
+    )
+    text = config_text("pi0_libero_tiny", keys)
+    recording = libero.recordings[0]
+    with serving(write_config(tmp_path, text)) as server:
+        address = server.addresses.public
+        with RawClient(address) as client:
+            assert client.info().code == grpc.StatusCode.UNAUTHENTICATED
+        with PolicyClient(address, api_key="open", timeout=30) as client:
+            reply = client.infer(recording.observation, noise=recording.noise)
+            assert recording.difference(reply["actions"]).within
+        for key, code in (
+            (None, grpc.StatusCode.UNAUTHENTICATED),
+            ("wrong", grpc.StatusCode.UNAUTHENTICATED),
+            ("shut", grpc.StatusCode.PERMISSION_DENIED),
+        ):
+            with PolicyClient(address, policy="libero", api_key=key) as client:
+                with pytest.raises(piserve.NotAllowed) as caught:
+                    client.infer(recording.observation)
+                assert caught.value.code == code
+                assert caught.value.reason
+
+
+# ------------------------------------------------------------- broken weights
+
+
+def test_actions_that_are_not_finite_never_leave(tmp_path, libero):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    source = GOLDEN / "tiny_pi0" / "float32" / "model.safetensors"
+    name = "action_out_proj.bias"
+    bias = read_safetensors(source)[name].tobytes()
+    data = source.read_bytes()
+    assert data.count(bias) == 1
+    huge = np.full(len(bias) // 4, 3e38, "<f4").tobytes()
+    (folder / "model.safetensors").write_bytes(data.replace(bias, huge))
+    text = config_text(
+        "pi0_libero_tiny",
+        **{f"{GOLDEN}/tiny_pi0/float32": str(folder)},
+    )
+    recording = libero.recordings[0]
+    with (
+        serving(write_config(tmp_path, text)) as server,
+        PolicyClient(server.addresses.public, timeout=30) as client,
+    ):
+        with pytest.raises(piserve.PolicyFailure) as caught:
+            client.infer(recording.observation, noise=recording.noise)
+        assert caught.value.reason == "NON_FINITE_OUTPUT"
+        page = server.get("/metrics")
+        assert "piserve_outputs_withheld_total" in page
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names"),
+    [
+        (lambda data: data[:-1000], "model.safetensors"),
+        (lambda data: data[:4], "model.safetensors"),
+        (
+            lambda data: data.replace(b"state_proj.bias", b"state_prox.bias"),
+            "state_pro",
+        ),
+    ],
+)
+def test_wrong_weights_refuse_to_start(tmp_path, spoil, names):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    source = GOLDEN / "tiny_pi0" / "float32" / "model.safetensors"
+    (folder / "model.safetensors").write_bytes(spoil(source.read_bytes()))
+    text = config_text(
+        "pi0_libero_tiny",
+        **{f"{GOLDEN}/tiny_pi0/float32": str(folder)},
+    )
+    done = start_and_fail(write_config(tmp_path, text))
+    assert names in done
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ('policy_config: "pi0_libero"', 'policy_config: "pi9"', "pi9"),
+        (
+            'policy_config: "pi0_libero"',
+            'policy_config: "pi05_libero"',
+            "pi05",
+        ),
+        ("predicted_ms: 2000", "predicted_sm: 2000", "predicted_sm"),
+        ("precision: FLOAT32", "", "precision"),
+    ],
+)
+def test_wrong_configuration_refuses_to_start(tmp_path, old, new, names):
+    text = config_text("pi0_libero_tiny", **{old: new})
+    assert names in start_and_fail(write_config(tmp_path, text))
+
+
+def start_and_fail(flag, **addresses):
+    """What the server said when it refused to start."""
+    listen = dict.fromkeys(LISTENERS, "127.0.0.1:0") | addresses
+    done = subprocess.run(
+        [
+            *(binary("policy_server"), flag),
+            *(f"--{name}_address={at}" for name, at in listen.items()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode not in (0, -6, -11), done.stderr
+    return done.stdout + done.stderr
+
+
+# -------------------------------------------------------------------- SIGTERM
+
+
+def test_sigterm_answers_what_was_accepted_and_turns_others_away(
+    tmp_path, libero
+):
+    """Promise 5 of docs/contract.md."""
+    recording = libero.recordings[0]
+    flag = write_config(tmp_path, config_text("pi0_libero_tiny"))
+    with serving(flag) as server:
+        address = server.addresses.public
+        with RawClient(address) as robots, RawClient(address) as late:
+            info = robots.info().policies[0]
+            message = request_for(recording, info)
+            late.info()  # connects
+            started = threading.Barrier(9)
+            answers = []
+
+            def accepted(_):
+                started.wait()
+                answers.append(robots.infer(message))
+
+            def end(_):
+                started.wait()
+                time.sleep(0.15)  # the robots' requests are in by then
+                server.terminate()
+                time.sleep(0.05)
+                return late.infer(message)
+
+            turned_away = in_threads(
+                9, lambda index: (accepted if index else end)(index)
+            )[0]
+        assert server.wait(30) == 0
+        assert len(answers) == 8
+        for answer in answers:
+            assert_equal_to_openpi(recording, answer)
+        assert isinstance(turned_away, Refusal)
+        assert turned_away.code == UNAVAILABLE
+        if turned_away.reason:  # else the connection was gone already
+            assert turned_away.reason == "DRAINING"
+            assert turned_away.retry_after == 0
+
+
+def test_a_port_in_use_refuses_to_start(tmp_path, libero_server):
+    flag = write_config(tmp_path, config_text("pi0_libero_tiny"))
+    taken = libero_server.addresses.public
+    assert taken in start_and_fail(flag, public=taken)
+
+
+def test_an_address_that_others_reach_needs_tls_or_a_word(tmp_path):
+    flag = write_config(tmp_path, config_text("pi0_libero_tiny"))
+    assert "insecure" in start_and_fail(flag, public="0.0.0.0:0")

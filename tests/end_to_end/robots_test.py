@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many robots at once: every answer is its own observation's.
+
+PISERVE_SOAK_SECONDS sets how long each lasts (10 unless given; 60 in a soak).
+"""
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+import recorded
+from piserve import PolicyClient
+from server_process import metrics
+from serving import binary, serving
+
+SECONDS = float(os.environ.get("PISERVE_SOAK_SECONDS", "10"))
+
+
+def test_eight_robots_on_tiny_each_get_their_own_actions(libero_server, libero):
+    """Each sends openpi's observations in turn, starting at another one, and
+    holds each answer against openpi's for that observation and noise."""
+    answered, faults = [], []
+    end = time.monotonic() + SECONDS
+
+    def robot(index):
+        address = libero_server.addresses.public
+        turn = index
+        with PolicyClient(
+            address, robot_id=f"robot-{index}", timeout=30
+        ) as client:
+            while time.monotonic() < end:
+                recording = libero.recordings[turn % len(libero.recordings)]
+                reply = client.infer(
+                    recording.observation, noise=recording.noise
+                )
+                difference = recording.difference(reply["actions"])
+                if not difference.within:
+                    faults.append((index, turn, difference))
+                answered.append(reply["wave_rows"])
+                turn += 1
+
+    threads = [
+        threading.Thread(target=robot, args=(index,)) for index in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(
+        f"{len(answered)} answers in {SECONDS:.0f} s, "
+        f"mean wave {sum(answered) / len(answered):.2f} rows"
+    )
+    assert faults == []
+    assert len(answered) >= 8
+    assert max(answered) > 1, "robots were never answered together"
+
+
+def test_the_recordings_tell_robots_apart(libero):
+    """Else a crossed answer would pass the test above."""
+    for one in libero.recordings:
+        for other in libero.recordings:
+            if one is not other:
+                crossed = recorded.difference(one.actions, other.actions, "pi0")
+                assert not crossed.within
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """64 robots, closed loop, on a policy that answers with a hash."""
+    report = tmp_path_factory.mktemp("load") / "report.json"
+    with serving("--policy=hash", program="piserve_test_server") as server:
+        done = subprocess.run(
+            [
+                binary("policy_load"),
+                f"--server={server.addresses.public}",
+                "--robots=64",
+                f"--duration={SECONDS:.0f}s",
+                "--verify=hash",
+                f"--json={report}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS + 120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        print(done.stdout)
+        page = server.get("/metrics")
+    return json.loads(report.read_text()), metrics(page)
