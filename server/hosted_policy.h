@@ -4,19 +4,36 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "model/policy.h"
 #include "model/policy_config.h"
 #include "model/transform/pipeline.h"
+#include "server/config.h"
 
 namespace piserve::server {
 
-// One policy that the server hosts, warm and ready to run. Immutable.
+// A policy under its name on the wire: the network, what is around it, and what
+// is to be told about both.
 struct HostedPolicy {
-  std::string name;  // on the wire
-  PolicyConfig config;
+  std::string name;
+  PolicyConfig config;  // the named row and what overrode it
   std::unique_ptr<Policy> policy;
-  std::unique_ptr<const transform::Pipeline> pipeline;
-  std::string model_digest;  // what a client may pin
+  std::unique_ptr<transform::Pipeline> pipeline;
+  std::string device;        // "cpu"
+  std::string model_digest;  // sha256, hex
+  absl::Duration load_time;
 };
+
+// Loads what the entry names. One line that says what is missing or
+// contradictory: INVALID_ARGUMENT for the entry itself, else as
+// checkpoint::LoadCheckpoint, transform::Pipeline::Create and the policy's own.
+absl::StatusOr<HostedPolicy> LoadPolicy(const PolicyEntry& entry);
+
+// sha256 over what decides an answer: the weights, everything that shapes
+// preprocessing (statistics and tokenizer included), precision and sizes.
+std::string ModelDigest(const std::string& weights_digest,
+                        const transform::Pipeline& pipeline,
+                        const Capabilities& capabilities);
 
 }  // namespace piserve::server

@@ -6,39 +6,50 @@
 namespace piserve::server {
 
 WorkerPool::WorkerPool(int threads) {
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  threads_.reserve(threads);
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
 WorkerPool::~WorkerPool() {
   {
     batching::MutexLock lock(mutex_);
     stopping_ = true;
-    posted_.NotifyAll();
+    work_.NotifyAll();
   }
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkerPool::Post(Urgency urgency, std::function<void()> job) {
+void WorkerPool::Submit(Lane lane, Job job) {
   batching::MutexLock lock(mutex_);
-  (urgency == Urgency::kAnswer ? answers_ : preparations_)
-      .push_back(std::move(job));
-  posted_.NotifyOne();
+  lanes_[static_cast<int>(lane)].push_back(std::move(job));
+  work_.NotifyOne();
 }
 
-void WorkerPool::Work() {
-  for (;;) {
-    Job job;
-    {
-      batching::MutexLock lock(mutex_);
-      while (answers_.empty() && preparations_.empty() && !stopping_) {
-        posted_.Wait(mutex_);
-      }
-      if (answers_.empty() && preparations_.empty()) return;
-      std::deque<Job>& from = answers_.empty() ? preparations_ : answers_;
-      job = std::move(from.front());
-      from.pop_front();
+void WorkerPool::Quiesce() {
+  batching::MutexLock lock(mutex_);
+  while (running_ > 0 || !lanes_[0].empty() || !lanes_[1].empty()) {
+    idle_.Wait(mutex_);
+  }
+}
+
+void WorkerPool::Run() {
+  batching::MutexLock lock(mutex_);
+  while (true) {
+    std::deque<Job>& lane = lanes_[0].empty() ? lanes_[1] : lanes_[0];
+    if (lane.empty()) {
+      if (stopping_) return;
+      work_.Wait(mutex_);
+      continue;
     }
-    job();
+    Job job = std::move(lane.front());
+    lane.pop_front();
+    ++running_;
+    mutex_.Unlock();
+    std::move(job)();
+    job = nullptr;  // what it holds goes before anybody may think it is done
+    mutex_.Lock();
+    --running_;
+    idle_.NotifyAll();
   }
 }
 
