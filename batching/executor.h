@@ -48,7 +48,9 @@ class ExecutorTraits {
 //
 // `Task` is moved in and stays the executor's: it answers each one, also when
 // the device fails under it. `done` is called exactly once for each Launch,
-// from any thread, inside Launch too, when the wave's rows have been answered.
+// from any thread, inside Launch too, when the wave's rows have been answered;
+// it takes the batcher's lock, so the caller holds no lock that the calls of
+// ExecutorTraits take.
 template <typename Task>
 class Executor : public ExecutorTraits {
  public:
