@@ -239,7 +239,7 @@ class PolicyClient:
     ) -> Callable[[Any, float], Any]:
         call: Any = self._channel.unary_unary(
             path,
-            request_serializer=lambda message: message.SerializeToString(),
+            request_serializer=_serialized,
             response_deserializer=parse,
         )
 
