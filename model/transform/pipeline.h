@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "model/norm_stats.h"
 #include "model/observation.h"
 #include "model/policy_config.h"
@@ -96,6 +98,10 @@ class Pipeline {
   absl::Status ValidateState(const Observation& observation) const;
   absl::Status ValidatePrompt(const Observation& observation) const;
   absl::Status ValidateImages(const Observation& observation) const;
+  absl::Status ValidateImage(const ImageView& image,
+                             absl::string_view field) const;
+  absl::Status PrepareImages(const Observation& observation,
+                             ModelInput* input) const;
   absl::StatusOr<std::vector<std::int32_t>> Tokenize(
       const Observation& observation,
       std::span<const double> normalised_state) const;
@@ -108,7 +114,7 @@ class Pipeline {
   const PipelineOptions options_;
   const RobotSpec robot_;
   const std::vector<bool> absolute_mask_;
-  std::string checksum_;
+  const std::string checksum_;
 };
 
 }  // namespace piserve::transform
