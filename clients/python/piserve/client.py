@@ -22,6 +22,7 @@ from typing import (
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 
 from piserve._proto import policy_pb2, rpc_pb2
 from piserve.errors import (
@@ -371,6 +372,10 @@ def _set_noise(
     request.noise.dtype = policy_pb2.DATA_TYPE_FLOAT32
     request.noise.shape.extend(want)
     request.noise.data = noise.astype("<f4").tobytes()
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _open(address: str, tls: Optional[grpc.ChannelCredentials]) -> grpc.Channel:
