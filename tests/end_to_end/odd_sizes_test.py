@@ -152,11 +152,13 @@ def test_served_actions_equal_the_numpy_models(odd, checkpoint, tmp_path):
     recording = recorded.load(odd.config).recordings[0]
     noise = recorded.noise(odd.seed % 1000, (odd.horizon, 32))
     want = expected(odd, checkpoint, recording, noise)
-    with serving(write_config(tmp_path, config_of(odd, checkpoint))) as server:
-        with PolicyClient(server.addresses.public, timeout=30) as client:
-            reply = client.infer(
-                recording.observation, noise=noise, num_steps=odd.steps
-            )
+    with (
+        serving(write_config(tmp_path, config_of(odd, checkpoint))) as server,
+        PolicyClient(server.addresses.public, timeout=30) as client,
+    ):
+        reply = client.infer(
+            recording.observation, noise=noise, num_steps=odd.steps
+        )
     model = odd.config.split("_")[0]
     difference = recorded.difference(reply["actions"], want, model)
     print(f"{odd.name}: {difference}")

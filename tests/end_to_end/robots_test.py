@@ -69,14 +69,15 @@ def test_the_recordings_tell_robots_apart(libero):
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """64 robots, closed loop, on a policy that answers with a hash."""
+    """64 robots on a policy that answers a hash of what it was asked, and
+    whose wave of B rows takes 6 + 0.5 B ms: the report and the metrics."""
     report = tmp_path_factory.mktemp("load") / "report.json"
     with serving("--policy=hash", program="piserve_test_server") as server:
         done = subprocess.run(
             [
                 binary("policy_load"),
-                f"--server={server.addresses.public}",
-                "--robots=64",
+                f"--address={server.addresses.public}",
+                *("--robots=64", "--rate=2", "--loop=open"),
                 f"--duration={SECONDS:.0f}s",
                 "--verify=hash",
                 f"--json={report}",
@@ -86,7 +87,45 @@ def load(tmp_path_factory):
             timeout=SECONDS + 120,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
         print(done.stdout)
+        assert done.returncode == 0, done.stdout + done.stderr
         page = server.get("/metrics")
     return json.loads(report.read_text()), metrics(page)
+
+
+def test_no_reply_of_64_robots_is_lost_doubled_or_crossed(load):
+    report, _ = load
+    assert report["wrong"] == 0
+    assert report["lost"] == 0
+    assert report["dropped"] == 0
+    assert report["right"] == report["sent"] > 64
+    assert set(report["statuses"]) == {"OK"}
+
+
+def test_64_robots_share_waves(load):
+    report, _ = load
+    assert report["mean_wave_rows"] >= 4
+
+
+def test_metrics_of_64_robots_add_up(load):
+    report, samples = load
+
+    def total(name, *labels):
+        return sum(
+            value
+            for sample, value in samples.items()
+            if sample.split("{", 1)[0] == name
+            and all(label in sample for label in labels)
+        )
+
+    infer = 'method="Infer"'
+    received = total("piserve_requests_received_total", infer)
+    completed = total("piserve_requests_completed_total", infer)
+    assert received == completed
+    assert total("piserve_inflight_requests") == 0
+    served = total("piserve_requests_completed_total", infer, 'code="OK"')
+    assert served == report["sent"]
+    rows = total("piserve_batch_rows_sum")
+    waves = total("piserve_batch_rows_count")
+    assert rows == served
+    assert rows / waves >= 4
