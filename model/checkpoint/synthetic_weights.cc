@@ -3,7 +3,6 @@
 
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <map>
 
 #include "absl/strings/str_cat.h"

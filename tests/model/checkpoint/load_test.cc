@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoint/load.h"
 
+#include <algorithm>
+
 #include "gtest/gtest.h"
 #include "model/checkpoint/synthetic_weights.h"
 #include "model/checkpoint/tensor_spec.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoint/safetensors.h"
 
+#include <cstring>
+
 #include "gtest/gtest.h"
 #include "tests/model/checkpoint/files.h"
 #include "tests/support/golden.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoint/variant_json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "gtest/gtest.h"
