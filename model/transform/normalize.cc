@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/transform/normalize.h"
 
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -83,22 +82,26 @@ void NormalizeInPlace(const FieldStats& stats, NormMode mode,
   }
 }
 
-void UnnormalizeInPlace(const FieldStats& stats, NormMode mode,
-                        std::span<double> x) {
+void Unnormalize(const FieldStats& stats, NormMode mode,
+                 std::span<const float> x, std::span<double> out) {
   if (mode == NormMode::kMeanStd) {
     for (std::size_t i = 0; i < x.size(); ++i) {
       const bool known = i < stats.mean.size();
       const double mean = known ? stats.mean[i] : 0.0;
       const double std = known ? stats.std[i] : 1.0;
-      x[i] = x[i] * (std + kEpsilon) + mean;
+      out[i] = x[i] * (std + kEpsilon) + mean;
     }
     return;
   }
   const std::vector<double>& q01 = *stats.q01;
   const std::vector<double>& q99 = *stats.q99;
-  const std::size_t known = std::min(x.size(), q01.size());
-  for (std::size_t i = 0; i < known; ++i) {
-    x[i] = (x[i] + 1.0) / 2.0 * (q99[i] - q01[i] + kEpsilon) + q01[i];
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (i >= q01.size()) {
+      out[i] = x[i];
+      continue;
+    }
+    const float half = (x[i] + 1.0f) / 2.0f;
+    out[i] = half * (q99[i] - q01[i] + kEpsilon) + q01[i];
   }
 }
 

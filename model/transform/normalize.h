@@ -10,7 +10,7 @@
 
 namespace piserve::transform {
 
-// To and from the model's range, in place, float64, nothing clipped:
+// To and from the model's range, in float64, nothing clipped:
 //
 //   mean/std   (x - mean) / (std + 1e-6)
 //   quantile   (x - q01) / (q99 - q01 + 1e-6) * 2 - 1
@@ -30,7 +30,11 @@ absl::Status CheckStats(const FieldStats& stats, NormMode mode, int data_dim,
 // Both need stats that passed CheckStats.
 void NormalizeInPlace(const FieldStats& stats, NormMode mode,
                       std::span<double> x);
-void UnnormalizeInPlace(const FieldStats& stats, NormMode mode,
-                        std::span<double> x);
+
+// Of the model's float32 actions. By quantiles, (x + 1) / 2 is float32
+// arithmetic, as numpy's is on a float32 array; the rest is float64.
+//   x, out  of the same length
+void Unnormalize(const FieldStats& stats, NormMode mode,
+                 std::span<const float> x, std::span<double> out);
 
 }  // namespace piserve::transform

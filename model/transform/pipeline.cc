@@ -373,8 +373,8 @@ absl::StatusOr<std::vector<double>> Pipeline::Finish(
   actions.reserve(horizon * action_dim());
   for (std::size_t step = 0; step < horizon; ++step) {
     const auto model_action = model_actions.subspan(step * width, width);
-    std::vector<double> action(model_action.begin(), model_action.end());
-    UnnormalizeInPlace(stats_.actions, config_.norm, action);
+    std::vector<double> action(width);
+    Unnormalize(stats_.actions, config_.norm, model_action, action);
     MakeAbsolute(absolute_mask_, input.robot_state, action);
     action.resize(action_dim());
     TransformAction(config_, action);

@@ -38,18 +38,27 @@ TEST(Normalize, StatesEqualOpenpis) {
   }
 }
 
-TEST(Normalize, ActionsAndPaddedStatesComeBackAsOpenpis) {
+TEST(Normalize, ActionsComeBackAsOpenpis) {
   const auto golden = test::GoldenJson("preprocess/normalize.json");
   for (const auto& c : golden.at("cases")) {
-    const auto& want = c.at("unnormalized");
-    const FieldStats actions = StatsOf(c.at("stats").at("actions"));
+    const FieldStats stats = StatsOf(c.at("stats").at("actions"));
+    const auto& want = c.at("unnormalized").at("actions");
     for (std::size_t i = 0; i < c.at("model_actions").size(); ++i) {
-      std::vector<double> action = test::Numbers(c.at("model_actions")[i]);
-      UnnormalizeInPlace(actions, ModeOf(c), action);
-      EXPECT_TRUE(test::Close(action, test::Numbers(want.at("actions").at(i))))
-          << c.at("case");
+      // These goldens' actions are float32 values.
+      const auto action = c.at("model_actions")[i].get<std::vector<float>>();
+      std::vector<double> got(action.size());
+      Unnormalize(stats, ModeOf(c), action, got);
+      EXPECT_TRUE(test::Close(got, test::Numbers(want.at(i)))) << c.at("case");
     }
   }
+}
+
+TEST(Normalize, QuantilesHalveActionsInFloat32) {
+  const FieldStats stats = {.mean = {}, .std = {}, .q01 = {{0}}, .q99 = {{1}}};
+  const std::vector<float> action = {1e-8f};  // 1 + 1e-8 is 1 in float32 only
+  std::vector<double> got(1);
+  Unnormalize(stats, NormMode::kQuantile, action, got);
+  EXPECT_EQ(got[0], 0.5 * (1.0 + 1e-6));
 }
 
 TEST(Normalize, StatsThatDoNotFitAreRefused) {
