@@ -56,11 +56,11 @@ RULES = {
     ),
     "clients": ({"clients", "proto"}, {"grpc", "protobuf", "googleapis", "absl"}),
     "clients/cpp/cli": (
-        {"clients", "proto"},
+        {"clients", "clients/cpp/cli", "proto"},
         {"grpc", "protobuf", "health", "absl", "nlohmann"},
     ),
     "clients/cpp/load": (
-        {"clients", "proto"},
+        {"clients", "clients/cpp/cli", "clients/cpp/load", "proto"},
         {"grpc", "protobuf", "absl", "nlohmann"},
     ),
     "model/engine": (

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the programs as a user does, against a server in this process.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "grpcpp/health_check_service_interface.h"
+#include "tests/clients/cpp/fake_service.h"
+
+namespace piserve::client {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int exit_code = 0;
+  std::string output;  // stdout and stderr
+};
+
+Outcome RunProgram(const std::string& command) {
+  Outcome outcome;
+  std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  char buffer[4096];
+  std::size_t count = 0;
+  while ((count = std::fread(buffer, 1, sizeof buffer, pipe)) > 0) {
+    outcome.output.append(buffer, count);
+  }
+  outcome.exit_code = WEXITSTATUS(pclose(pipe));
+  return outcome;
+}
+
+class Programs : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { grpc::EnableDefaultHealthCheckService(true); }
+
+  Outcome Cli(const std::string& words) {
+    return RunProgram(std::string(POLICY_CLI) +
+                      " --address=" + service_.address() + " " + words);
+  }
+  Outcome Load(const std::string& words) {
+    return RunProgram(std::string(POLICY_LOAD) +
+                      " --address=" + service_.address() +
+                      " --warmup=0 --duration=300ms " + words);
+  }
+
+  FakeService service_;
+};
+
+TEST_F(Programs, InfoShowsCamerasAndState) {
+  const Outcome outcome = Cli("info");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output,
+              AllOf(HasSubstr("wrist"), HasSubstr("optional"),
+                    HasSubstr("gripper"), HasSubstr("digest-1")));
+}
+
+TEST_F(Programs, InfoAsJson) {
+  const auto json = nlohmann::json::parse(Cli("info --json").output);
+  EXPECT_EQ(json["policies"][0]["name"], "fake");
+}
+
+TEST_F(Programs, InferPrintsTheChunk) {
+  const Outcome outcome = Cli("infer --state=1,2,3 --seed=7 --steps=4");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("actions [2, 3] of fake"));
+  const v1::ObservationRequest sent = service_.requests().back().observation();
+  EXPECT_EQ(sent.seed(), 7u);
+  EXPECT_EQ(sent.num_steps(), 4u);
+  EXPECT_EQ(sent.state(2), 3);
+}
+
+TEST_F(Programs, InferAsJson) {
+  const Outcome outcome = Cli("infer --json");
+  const auto json = nlohmann::json::parse(outcome.output);
+  EXPECT_EQ(json["actions"][1][2], 5);
+}
+
+TEST_F(Programs, HealthSaysServing) {
+  const Outcome outcome = Cli("health");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_EQ(outcome.output, "SERVING\n");
+}
+
+TEST_F(Programs, EachOutcomeHasItsExitCode) {
+  EXPECT_EQ(Cli("").exit_code, 1);
+  EXPECT_EQ(Cli("infer --no_such_flag").exit_code, 1);
+  EXPECT_EQ(Cli("infer --image=base=/nowhere").exit_code, 1);
+  EXPECT_EQ(Cli("infer --help").exit_code, 0);
+  service_.on_infer = [](auto...) {
+    return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
+  };
+  EXPECT_EQ(Cli("infer").exit_code, 2);
+  EXPECT_EQ(Cli("infer --state=1").exit_code, 2);
+  service_.on_infer = [](auto...) {
+    return grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "late");
+  };
+  EXPECT_EQ(Cli("infer").exit_code, 4);
+  service_.Stop();
+  EXPECT_EQ(Cli("health").exit_code, 3);
+}
+
+TEST_F(Programs, ARefusalIsPrintedWithItsField) {
+  const Outcome outcome = Cli("infer --state=1");
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("INVALID_ARGUMENT"),
+                                    HasSubstr("got 1 values, want 3"),
+                                    HasSubstr("field: state")));
+}
+
+TEST_F(Programs, LoadReportsAsJson) {
+  const Outcome outcome = Load("--robots=2 --rate=50 --json=-");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  const auto json = nlohmann::json::parse(outcome.output);
+  EXPECT_EQ(json["sent"], 30);
+  EXPECT_EQ(json["statuses"]["OK"], 30);
+  EXPECT_EQ(json["lost"], 0);
+}
+
+TEST_F(Programs, LoadRefusesRobotsThatItCannotTellApart) {
+  const Outcome outcome = Load("--robots=2 --verify=alone");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.output, HasSubstr("tell them apart"));
+}
+
+TEST_F(Programs, LoadTellsWhenNothingWasAnswered) {
+  service_.on_infer = [](auto...) {
+    return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
+  };
+  const Outcome outcome = Load("--robots=1 --rate=20");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.output, HasSubstr("INTERNAL"));
+}
+
+TEST_F(Programs, LoadChecksItsFlags) {
+  EXPECT_EQ(Load("--loop=round").exit_code, 1);
+  EXPECT_EQ(Load("--rate=0").exit_code, 1);
+  EXPECT_EQ(Load("--robots=0").exit_code, 1);
+  EXPECT_EQ(Load("--help").exit_code, 0);
+}
+
+}  // namespace
+}  // namespace piserve::client
