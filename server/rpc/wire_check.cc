@@ -134,6 +134,8 @@ class Walker {
     }
     const auto limit = input_.PushLimit(size);
     absl::Status status = Walk(*field.message_type(), inner);
+    // The bytes may end before the message that they promise.
+    if (status.ok() && input_.BytesUntilLimit() > 0) status = Malformed(inner);
     input_.PopLimit(limit);
     return status;
   }
