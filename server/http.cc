@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/http.h"
+
+#include <CivetServer.h>
+
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/error.h"
+#include "prometheus/text_serializer.h"
+#include "server/address.h"
+#include "server/status_page.h"
+
+namespace piserve::server {
+namespace {
+
+std::vector<prometheus::MetricFamily> CollectAll(
+    const HttpServer::Options& options) {
+  std::vector<prometheus::MetricFamily> all;
+  for (const auto& source : options.metrics) {
+    for (auto& family : source->Collect()) all.push_back(std::move(family));
+  }
+  return all;
+}
+
+void Respond(mg_connection* connection, int status, const char* type,
+             std::string_view body) {
+  const char* text = status == 200   ? "OK"
+                     : status == 404 ? "Not Found"
+                                     : "Service Unavailable";
+  mg_printf(connection,
+            "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+            "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+            "Connection: close\r\n\r\n",
+            status, text, type, body.size());
+  mg_write(connection, body.data(), body.size());
+}
+
+// Most of CivetWeb is switched off by giving it no document root.
+std::vector<std::string> ServerOptions(const std::string& address) {
+  return {"listening_ports",
+          address,
+          "num_threads",
+          "2",
+          "request_timeout_ms",
+          "5000",
+          "enable_directory_listing",
+          "no"};
+}
+
+}  // namespace
+
+class HttpServer::Handler : public CivetHandler {
+ public:
+  explicit Handler(const Options& options) : options_(options) {}
+
+  bool handleGet(CivetServer*, mg_connection* connection) override {
+    const std::string_view path = mg_get_request_info(connection)->local_uri;
+    constexpr char kText[] = "text/plain; charset=utf-8";
+    if (path == "/metrics") {
+      Respond(connection, 200, "text/plain; version=0.0.4; charset=utf-8",
+              prometheus::TextSerializer().Serialize(CollectAll(options_)));
+    } else if (path == "/healthz") {
+      const absl::Status status = options_.availability();
+      const std::string reason = ReasonOf(status).value_or("UNAVAILABLE");
+      Respond(connection, status.ok() ? 200 : 503, kText,
+              status.ok() ? "ok\n" : reason + "\n");
+    } else if (path == "/") {
+      Respond(connection, 200, "text/html; charset=utf-8",
+              StatusPage(CollectAll(options_), options_.availability()));
+    } else {
+      Respond(connection, 404, kText, "not found\n");
+    }
+    return true;
+  }
+
+ private:
+  const Options& options_;
+};
+
+HttpServer::HttpServer(Options options)
+    : options_(std::move(options)),
+      handler_(std::make_unique<Handler>(options_)) {}
+
+HttpServer::~HttpServer() = default;
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
+    Options options) {
+  const absl::StatusOr<HostPort> address = ParseAddress(options.address);
+  if (!address.ok()) return address.status();
+  std::string where = options.address;
+  if (address->host == "localhost") {
+    where = absl::StrCat("127.0.0.1:", address->port);
+  }
+  std::unique_ptr<HttpServer> http(new HttpServer(std::move(options)));
+  try {
+    http->server_ = std::make_unique<CivetServer>(ServerOptions(where));
+  } catch (const CivetException&) {
+    return absl::UnavailableError(
+        absl::StrCat("http: cannot listen on ", where));
+  }
+  http->server_->addHandler("/", http->handler_.get());
+  http->port_ = http->server_->getListeningPorts().at(0);
+  return http;
+}
+
+}  // namespace piserve::server

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "prometheus/collectable.h"
+
+class CivetServer;
+
+namespace piserve::server {
+
+// The HTTP listener: plain text, read only.
+//
+//   /metrics   Prometheus text format
+//   /healthz   200 "ok" while requests are taken, else 503 and the reason
+//   /          a page for people, made of the same metrics
+//
+// Anything else is 404. Thread-safe.
+class HttpServer {
+ public:
+  struct Options {
+    std::string address = "127.0.0.1:9464";  // port 0 takes a free one
+    std::vector<std::shared_ptr<prometheus::Collectable>> metrics;
+    std::function<absl::Status()> availability;  // called from any thread
+  };
+
+  // INVALID_ARGUMENT for an address that is none, UNAVAILABLE for one that
+  // cannot be bound.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Create(Options options);
+
+  ~HttpServer();  // waits for the requests under way
+
+  int port() const { return port_; }
+
+ private:
+  class Handler;
+
+  explicit HttpServer(Options options);
+
+  const Options options_;
+  std::unique_ptr<Handler> handler_;
+  std::unique_ptr<CivetServer> server_;  // calls handler_; goes first
+  int port_ = 0;
+};
+
+}  // namespace piserve::server
