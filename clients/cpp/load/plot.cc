@@ -26,12 +26,15 @@ set multiplot layout 2,1 title '%s' noenhanced
 set grid
 set key off
 set logscale x
+set xtics (0.1,0.2,0.5,1,2,5,10,20,50,100,200,500,1000,2000,5000,10000,20000)
 set xlabel 'latency from the intended send time, ms'
 set ylabel 'answers within, %%'
 set yrange [0:100]
 set xrange [%g:%g]
 plot $cdf using 1:2 with lines linewidth 2 linecolor '#1f5fa8'
 unset logscale x
+set xtics autofreq
+set xtics (0.1,0.2,0.5,1,2,5,10,20,50,100,200,500,1000,2000,5000,10000,20000)
 set yrange [0:%g]
 set xrange [0:%g]
 set key top right
@@ -39,7 +42,7 @@ set xlabel 'intended send time since the start, s'
 set ylabel 'latency, ms'
 plot $ok using 1:2 with points pointtype 7 pointsize 0.3 \
        linecolor '#1f5fa8' title 'OK', \
-     $error using 1:2 with points pointtype 2 pointsize 0.8 \
+     $error using 1:2 with points pointtype 2 pointsize 1.2 linewidth 2 \
        linecolor '#c0392b' title 'error'
 )";
 
