@@ -34,7 +34,6 @@ set xrange [%g:%g]
 plot $cdf using 1:2 with lines linewidth 2 linecolor '#1f5fa8'
 unset logscale x
 set xtics autofreq
-set xtics (0.1,0.2,0.5,1,2,5,10,20,50,100,200,500,1000,2000,5000,10000,20000)
 set yrange [0:%g]
 set xrange [0:%g]
 set key top right
