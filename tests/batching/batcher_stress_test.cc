@@ -26,6 +26,7 @@ struct Fate {
   std::atomic<int> launched = 0;
   std::atomic<int> dropped = 0;
   std::uint64_t compatibility = 0;
+  bool cancelled = false;  // before it was enqueued
 };
 
 // Moved along, never copied.
@@ -176,7 +177,10 @@ class BatcherStressTest : public testing::Test {
       ticket.Resize(random() % 2000);
       ticket.SetCost(static_cast<int>(random() % 4), 10);
       const TaskId id = ticket.id();
-      if (random() % 16 == 0) batcher_->Cancel(id);
+      if (random() % 16 == 0) {
+        fate.cancelled = true;
+        batcher_->Cancel(id);
+      }
       ++enqueued_;
       batcher_->Enqueue(std::move(ticket), Task(&fate));
       if (random() % 8 == 0) batcher_->Cancel(random() % 2 == 0 ? id : last);
@@ -202,6 +206,9 @@ class BatcherStressTest : public testing::Test {
     for (const auto& fates : fates_) {
       for (const Fate& fate : fates) {
         EXPECT_LE(fate.launched + fate.dropped, 1);
+        if (fate.cancelled) {
+          EXPECT_EQ(fate.launched, 0);
+        }
         launched += fate.launched;
         dropped += fate.dropped;
       }

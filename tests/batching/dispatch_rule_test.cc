@@ -14,7 +14,6 @@ namespace piserve::batching {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 
 using Fake = FakeExecutorTraits<ExecutorTraits>;
 
