@@ -69,15 +69,14 @@ void InferStreamCall::Drain() {
 }
 
 void InferStreamCall::OnReadDone(bool ok) {
+  if (ok) Take(incoming_);
   {
     batching::MutexLock lock(mutex_);
+    // Only now: until then a write's end must not start the next read.
     reading_ = false;
     if (!ok) reads_ended_ = true;
   }
-  if (ok) {
-    Take(incoming_);
-    ReadNext();
-  }
+  ReadNext();
   Advance();
 }
 
