@@ -57,7 +57,8 @@ struct PolicyEntry {
   std::string tokenizer;
   Precision precision = Precision::kBFloat16;
   PolicyOverrides overrides;
-  std::vector<int> step_counts = {10};  // the first one is the default
+  std::vector<int> step_counts;  // the first one is the default; empty: the
+                                 // checkpoint's own, else 10
   std::vector<int> batch_sizes = {1, 2, 4, 8, 16, 32, 64};  // ascending
   Backend backend = Backend::kReference;
   int threads = 0;  // 0: cores

@@ -94,7 +94,7 @@ Dispatcher::Dispatcher(Options options,
 }
 
 Dispatcher::~Dispatcher() {
-  phase_ = Phase::kDraining;
+  draining_ = true;
   pool_.Quiesce();   // what was admitted is enqueued
   batcher_.reset();  // answers what waits, waits for what runs
 }
@@ -249,25 +249,13 @@ void Dispatcher::Prepare(Task task, batching::Ticket ticket) {
   batcher_->Enqueue(std::move(ticket), std::move(task));
 }
 
-void Dispatcher::Open() {
-  Phase warming = Phase::kWarming;
-  phase_.compare_exchange_strong(warming, Phase::kServing);
-}
-
 void Dispatcher::Drain(absl::Time until) {
-  phase_ = Phase::kDraining;
+  draining_ = true;
   batcher_->Drain(until);
 }
 
 absl::Status Dispatcher::Availability() const {
-  switch (phase_.load()) {
-    case Phase::kWarming:
-      return WarmingUp();
-    case Phase::kDraining:
-      return Draining();
-    case Phase::kServing:
-      break;
-  }
+  if (draining_) return Draining();
   for (const PolicyExecutor* executor : executors_) {
     if (executor->healthy()) return absl::OkStatus();
   }

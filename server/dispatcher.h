@@ -22,8 +22,8 @@ namespace piserve::server {
 
 // From a request to its one answer.
 //
-//   Start     checks, in this order: warming up, draining, policy, digest,
-//             contents; then the batcher's: deadline past, deadline out of
+//   Start     checks, in this order: draining, policy, digest, contents; then
+//   the batcher's: deadline past, deadline out of
 //             reach, bounds. Microseconds, on the caller's thread.
 //   worker    decodes, resizes, normalises, tokenises, draws noise
 //   batcher   waits for a wave
@@ -52,9 +52,6 @@ class Dispatcher : public Inference {
 
   Cancel Start(InferenceRequest request, Done done) override;
 
-  // Until Open, everything is refused with WARMING_UP.
-  void Open();
-
   // Refuses new requests and answers those taken by `until` at the latest.
   // Returns at once.
   void Drain(absl::Time until);
@@ -70,8 +67,6 @@ class Dispatcher : public Inference {
   bool CheckFaults();
 
  private:
-  enum class Phase { kWarming, kServing, kDraining };
-
   // Fills in what follows from the policy. Not OK: refused.
   absl::Status Check(ActiveRequest& request) const;
   absl::Status FindPolicy(ActiveRequest& request) const;
@@ -83,7 +78,7 @@ class Dispatcher : public Inference {
 
   const Options options_;
   const std::vector<const HostedPolicy*> policies_;
-  std::atomic<Phase> phase_ = Phase::kWarming;
+  std::atomic<bool> draining_ = false;
   RequestContext context_;
   WorkerPool pool_;
   std::vector<PolicyExecutor*> executors_;  // the batcher's

@@ -32,8 +32,9 @@ absl::StatusOr<HostedPolicy> LoadPolicy(const PolicyEntry& entry);
 
 // sha256 over what decides an answer: the weights, everything that shapes
 // preprocessing (statistics and tokenizer included), precision and sizes.
-std::string ModelDigest(const std::string& weights_digest,
-                        const transform::Pipeline& pipeline,
-                        const Capabilities& capabilities);
+// INTERNAL if libcrypto fails.
+absl::StatusOr<std::string> ModelDigest(const std::string& weights_digest,
+                                        const transform::Pipeline& pipeline,
+                                        const Capabilities& capabilities);
 
 }  // namespace piserve::server

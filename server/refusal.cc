@@ -15,6 +15,8 @@ using batching::DropReason;
 using batching::RejectReason;
 
 constexpr absl::Duration kWarmUpRetry = absl::Seconds(1);
+// 0 would say: elsewhere, at once.
+constexpr absl::Duration kSoonestRetry = absl::Milliseconds(1);
 
 constexpr const char* kDropReasons[] = {"EXPIRED",    "CANCELLED", "TOO_OLD",
                                         "SUPERSEDED", "NO_DEVICE", "SHUTDOWN"};
@@ -33,7 +35,7 @@ absl::Status Full(absl::string_view bound, absl::string_view reason,
       absl::StrCat("the queue is full in ", bound));
   return WithRetryAfter(
       WithMetadata(WithReason(status, reason), "bound", bound),
-      rejection.retry_after);
+      std::max(rejection.retry_after, kSoonestRetry));
 }
 
 template <typename Reasons>

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "server/config.h"
+#include "server/server.h"
+
+namespace piserve::server {
+
+// The command line flags of every server binary:
+//   --public_address, --probe_address, --admin_address, --http_address
+//   --port            of the public address; the host stays
+//   --port_file, --allow_insecure, --log_level
+// win over what `config` says.
+
+// Serves until SIGTERM or SIGINT; a second one ends the process at once. Prints
+// the ready line to standard output, and one line to standard error if it
+// cannot start. Returns the exit code, or does not return after a device fault.
+// To be called from main, before any thread is started.
+int RunServer(const std::string& program, Config config, PolicyFactory factory);
+
+}  // namespace piserve::server

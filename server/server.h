@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "batching/mutex.h"
+#include "server/config.h"
+#include "server/hosted_policy.h"
+#include "server/http.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/policy_host.h"
+#include "server/request_log.h"
+#include "server/rpc/auth.h"
+#include "server/rpc/listeners.h"
+#include "server/rpc/server_control.h"
+
+namespace piserve::server {
+
+// Makes a policy of its entry: LoadPolicy, or a test's own.
+using PolicyFactory =
+    std::function<absl::StatusOr<HostedPolicy>(const PolicyEntry&)>;
+
+// How a run ended; the process's exit code.
+enum class Exit { kDrained = 0, kDeviceFault = 2 };
+
+// The whole server: listeners, policies, metrics, log.
+//
+//   Create   binds every listener: alive, not ready
+//   Run      loads the policies, is ready, serves, and drains when told to
+//
+// While it runs, a watchdog looks at the devices every 20 ms. When no healthy
+// one is left it is not ready at once, answers what it holds with UNAVAILABLE,
+// and Run returns kDeviceFault within 4 s.
+class Server : public rpc::ServerControl {
+ public:
+  struct Options {
+    Config config;
+    PolicyFactory factory = LoadPolicy;
+    // Written once all listeners are bound: a line "name port" each for public,
+    // probe, admin and http. Empty: nowhere.
+    std::string port_file;
+    // Told once, when requests are taken: "piserve ready grpc=HOST:PORT ...".
+    std::function<void(const std::string&)> ready;
+    std::ostream* log = nullptr;  // null: standard error
+  };
+
+  // One line that says what is wrong: INVALID_ARGUMENT for the configuration,
+  // NOT_FOUND for a file that it names, UNAVAILABLE for an address that cannot
+  // be bound.
+  static absl::StatusOr<std::unique_ptr<Server>> Create(Options options);
+
+  // After kDeviceFault it may wait for a device that hangs: end the process
+  // instead.
+  ~Server() override;
+
+  // Blocks; call once. An error if a policy cannot be loaded.
+  absl::StatusOr<Exit> Run();
+
+  // Makes Run drain and return, as SIGTERM does. Thread-safe, repeatable.
+  void Drain() override;
+  rpc::LogLevel SetLogLevel(rpc::LogLevel level) override;
+
+  // Nothing has been accepted yet, and policies are being loaded.
+  bool loading() const;
+
+  int grpc_port() const { return listeners_->public_port(); }
+  int probe_port() const { return listeners_->probe_port(); }
+  int admin_port() const { return listeners_->admin_port(); }
+  int http_port() const { return http_->port(); }
+
+ private:
+  explicit Server(Options options);
+
+  absl::Status Bind();
+  absl::Status BindHttp();
+  absl::Status WritePortFile() const;
+  absl::Status LoadPolicies();
+  void Open();
+  Exit FinishAndStop();
+  Exit StopFaulty();
+
+  // Watches the devices until `done` or `until`; false if none is left.
+  bool Watch(absl::Time until, const std::function<bool()>& done);
+  bool drain_wanted() const;
+
+  const Options options_;
+  const absl::Time started_;
+  Logger log_;
+  Metrics metrics_;
+  RequestLog request_log_;
+  PolicyHost host_;
+  std::optional<rpc::Authenticator> authenticator_;
+  std::unique_ptr<rpc::Listeners> listeners_;  // uses all above
+  std::unique_ptr<HttpServer> http_;
+
+  mutable batching::Mutex mutex_;
+  batching::CondVar changed_;
+  bool drain_wanted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool loading_ ABSL_GUARDED_BY(mutex_) = true;
+};
+
+}  // namespace piserve::server
