@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 import numpy as np
@@ -85,7 +85,7 @@ class State:
     tilt_y: float = 0.0
     finger: float = FINGER_MAX
     grip: Optional[Grip] = None
-    moved: bool = field(default=False)  # a block fell or slid in the last step
+    moved: bool = False  # a block fell or slid in the last step
 
     def copy(self) -> State:
         """A state that shares nothing with this one."""
