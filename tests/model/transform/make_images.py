@@ -190,6 +190,10 @@ def main():
     for name, (data, reason) in bad().items():
         (CORPUS / name).write_bytes(data)
         index["bad"][name] = reason
+    # What the fuzz target takes as two sides and raw pixels.
+    (CORPUS / "raw_3x2").write_bytes(bytes([3, 2]) + bytes(range(18)))
+    (CORPUS / "raw_short").write_bytes(bytes([3, 2]) + bytes(17))
+    (CORPUS / "raw_zero").write_bytes(bytes([0, 2]))
     target = pathlib.Path(__file__).with_name("images.json")
     target.write_text(json.dumps(index, indent=1) + "\n")
 
