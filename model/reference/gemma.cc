@@ -3,7 +3,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mul.h>
 
 #include <utility>
@@ -72,7 +71,7 @@ Gemma::Normed Gemma::Apply(const Norm& norm, const at::Tensor& x,
                            const std::string& stage) const {
   if (!adaptive_) return {RmsNorm(x, norm.weight), {}};
   const at::Tensor modulation =
-      at::linear(cond, norm.dense_weight, norm.dense_bias);
+      LinearOf(cond, norm.dense_weight, norm.dense_bias);
   Record(trace, modulation, "expert_modulation.", stage);
   const auto chunk = [&](int index) {
     return modulation.narrow(-1, index * size_.width, size_.width).unsqueeze(1);
@@ -85,29 +84,29 @@ Gemma::Normed Gemma::Apply(const Norm& norm, const at::Tensor& x,
 
 at::Tensor Gemma::Keys(const Layer& layer, const at::Tensor& h,
                        const Rotation& rotation) const {
-  const at::Tensor k = SplitHeads(at::linear(h, layer.k), size_.kv_heads);
+  const at::Tensor k = SplitHeads(LinearOf(h, layer.k), size_.kv_heads);
   return ApplyRope(k, rotation);
 }
 
 at::Tensor Gemma::Values(const Layer& layer, const at::Tensor& h) const {
-  return SplitHeads(at::linear(h, layer.v), size_.kv_heads);
+  return SplitHeads(LinearOf(h, layer.v), size_.kv_heads);
 }
 
 // docs/pi0.md 2.6 ops 2 to 6, up to the output projection.
 at::Tensor Gemma::Attend(const Layer& layer, const at::Tensor& h,
                          const at::Tensor& keys, const at::Tensor& values,
                          const Sequence& sequence) const {
-  const at::Tensor q = ApplyRope(
-      SplitHeads(at::linear(h, layer.q), size_.heads), sequence.rotation);
+  const at::Tensor q = ApplyRope(SplitHeads(LinearOf(h, layer.q), size_.heads),
+                                 sequence.rotation);
   const at::Tensor o = EagerAttention(q, keys, values, sequence.mask);
-  return at::linear(MergeHeads(o), layer.o);
+  return LinearOf(MergeHeads(o), layer.o);
 }
 
 // docs/pi0.md 2.6 op 8: gate, its GELU, up and their product are each rounded.
 at::Tensor Gemma::Mlp(const Layer& layer, const at::Tensor& h) const {
-  const at::Tensor gate = GeluTanh(at::linear(h, layer.gate));
-  const at::Tensor up = at::linear(h, layer.up);
-  return at::linear(at::mul(gate, up), layer.down);
+  const at::Tensor gate = GeluTanh(LinearOf(h, layer.gate));
+  const at::Tensor up = LinearOf(h, layer.up);
+  return LinearOf(at::mul(gate, up), layer.down);
 }
 
 PrefixCache Gemma::Prefill(at::Tensor x, const Sequence& sequence,

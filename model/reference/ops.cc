@@ -9,6 +9,7 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mean.h>
@@ -23,6 +24,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <optional>
 
 namespace piserve::reference {
 namespace {
@@ -40,6 +42,18 @@ at::Tensor RmsNormalize(const at::Tensor& x) {
   const at::Tensor mean_square =
       at::mean(at::mul(wide, wide), /*dim=*/-1, /*keepdim=*/true);
   return at::mul(wide, at::rsqrt(at::add(mean_square, kEpsilon)));
+}
+
+at::Tensor LinearOf(const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& bias) {
+  return at::linear(
+             x.to(at::kFloat), weight.to(at::kFloat),
+             bias.defined() ? std::optional(bias.to(at::kFloat)) : std::nullopt)
+      .to(x.scalar_type());
+}
+
+at::Tensor MatMul(const at::Tensor& a, const at::Tensor& b) {
+  return at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(a.scalar_type());
 }
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight) {
@@ -70,13 +84,13 @@ at::Tensor EagerAttention(const at::Tensor& q, const at::Tensor& k,
   // The query heads of one KV head follow each other: fold them into rows.
   const auto rows = heads / kv_heads * queries;
   const at::Tensor folded = q.reshape({batch, kv_heads, rows, q.size(3)});
-  at::Tensor scores = at::matmul(folded, k.transpose(-2, -1));
+  at::Tensor scores = MatMul(folded, k.transpose(-2, -1));
   scores = at::mul(scores, ScaleOf(q));
   scores = scores.to(at::kFloat).view({batch, heads, queries, keys});
   if (mask.defined()) scores = at::add(scores, mask);
   const at::Tensor probabilities =
       at::softmax(scores, /*dim=*/-1).to(q.scalar_type());
-  return at::matmul(probabilities.view({batch, kv_heads, rows, keys}), v)
+  return MatMul(probabilities.view({batch, kv_heads, rows, keys}), v)
       .view({batch, heads, queries, v.size(3)});
 }
 

@@ -15,6 +15,14 @@ namespace piserve::reference {
 // (docs/pi0.md 2.6).
 at::Tensor RmsNormalize(const at::Tensor& x);
 
+// x @ weight^T + bias and a @ b: products summed in fp32, rounded once at the
+// end (docs/pi0.md 0). Operands are widened first, so that the result does not
+// depend on how well a processor knows bf16. weight: [out, in]; bias: [out] or
+// undefined.
+at::Tensor LinearOf(const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& bias = {});
+at::Tensor MatMul(const at::Tensor& a, const at::Tensor& b);
+
 // RmsNormalize(x) * (1 + weight), rounded once. weight: fp32 [D].
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight);
 

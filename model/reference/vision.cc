@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/reference/vision.h"
 
+#include <ATen/ops/_convolution.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 
@@ -28,7 +28,7 @@ at::Tensor Normalize(const at::Tensor& images) {
 }  // namespace
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  return at::linear(x, weight, bias);
+  return LinearOf(x, weight, bias);
 }
 
 Linear GetLinear(Parameters& parameters, const std::string& name) {
@@ -64,16 +64,17 @@ Vision::Vision(Parameters& parameters, const VisionSize& size)
       "paligemma_with_expert.paligemma.model.multi_modal_projector.linear");
 }
 
-// The convolution as the GEMM that it is (docs/pi0.md 2.3 steps 1 to 2), fp32.
+// docs/pi0.md 2.3 steps 1 and 2. ATen's convolution, as openpi has it: BF16
+// mode rounds its result, and another order of its sums would flip a few
+// roundings that the layers then spread over all tokens.
 at::Tensor Vision::Embed(const at::Tensor& images) const {
-  const int grid = size_.image / size_.patch, patch = size_.patch;
-  const at::Tensor patches =
-      Normalize(images)
-          .view({images.size(0), grid, patch, grid, patch, 3})
-          .permute({0, 1, 3, 5, 2, 4})  // K index: channel, y, x
-          .reshape({images.size(0), grid * grid, 3 * patch * patch});
-  const at::Tensor kernel = patch_.weight.view({size_.width, -1});
-  return at::add(at::linear(patches, kernel, patch_.bias), position_);
+  const at::Tensor grid = at::_convolution(
+      Normalize(images).permute({0, 3, 1, 2}), patch_.weight, patch_.bias,
+      /*stride=*/{size_.patch, size_.patch}, /*padding=*/{0, 0},
+      /*dilation=*/{1, 1}, /*transposed=*/false, /*output_padding=*/{0, 0},
+      /*groups=*/1, /*benchmark=*/false, /*deterministic=*/true,
+      /*cudnn_enabled=*/true, /*allow_tf32=*/false);
+  return at::add(grid.flatten(2).transpose(1, 2), position_);
 }
 
 at::Tensor Vision::Attend(const Layer& layer, const at::Tensor& x) const {

@@ -55,6 +55,10 @@ std::vector<std::int64_t> GoldenTensors::shape(
   return header_.at(tensor).at("shape").get<std::vector<std::int64_t>>();
 }
 
+std::string GoldenTensors::dtype(const std::string& tensor) const {
+  return header_.at(tensor).at("dtype");
+}
+
 std::string_view GoldenTensors::Bytes(const std::string& tensor,
                                       std::size_t element_bytes) const {
   const nlohmann::json& offsets = header_.at(tensor).at("data_offsets");

@@ -31,6 +31,7 @@ class GoldenTensors {
 
   bool contains(const std::string& tensor) const;
   std::vector<std::int64_t> shape(const std::string& tensor) const;
+  std::string dtype(const std::string& tensor) const;  // "F32", as in the file
 
   // Row-major elements. T must be of the dtype's size: float for F32, double
   // for F64, int64_t for I64, uint8_t for U8 and BOOL, uint16_t for BF16.
