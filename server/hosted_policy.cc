@@ -123,8 +123,10 @@ absl::Status Load(const PolicyEntry& entry, HostedPolicy& host) {
   host.config = checkpoint->policy;
   host.pipeline = *std::move(pipeline);
   host.policy = *std::move(policy);
-  host.model_digest =
+  absl::StatusOr<std::string> digest =
       ModelDigest(weights_digest, *host.pipeline, host.policy->capabilities());
+  if (!digest.ok()) return digest.status();
+  host.model_digest = *std::move(digest);
   return absl::OkStatus();
 }
 
