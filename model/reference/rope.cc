@@ -2,14 +2,15 @@
 #include "model/reference/rope.h"
 
 #include <ATen/ops/add.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/reciprocal.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/sub.h>
-
-#include <cmath>
 
 namespace piserve::reference {
 namespace {
@@ -19,14 +20,12 @@ constexpr double kTheta = 10000.0;
 }  // namespace
 
 at::Tensor InverseFrequencies(int head_dim, RopeTable table) {
-  at::Tensor frequencies = at::empty({head_dim / 2}, at::kFloat);
-  float* out = frequencies.data_ptr<float>();
-  for (int i = 0; i < head_dim / 2; ++i) {
-    const float exponent = static_cast<float>(2 * i) / head_dim;
-    out[i] = 1.0f / static_cast<float>(std::pow(kTheta, exponent));
-  }
-  // torch's fp32 pow is one ulp off here, and openpi's table with it.
-  if (head_dim == 256) out[111] = 0x1.6453f6p-12f;  // 39B229FB
+  const at::Tensor exponent =
+      at::div(at::arange(0, head_dim, 2, at::kLong).to(at::kFloat), head_dim);
+  // torch's own fp32 pow on the CPU: openpi's table has its last bits.
+  at::Tensor frequencies = at::reciprocal(at::pow(kTheta, exponent));
+  // Here its vector code is one ulp off, and processors without it are not.
+  if (head_dim == 256) frequencies[111] = 0x1.6453f6p-12;  // 39B229FB
   if (table == RopeTable::kExact) return frequencies;
   return frequencies.to(at::kBFloat16).to(at::kFloat);
 }
