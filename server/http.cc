@@ -3,7 +3,10 @@
 
 #include <CivetServer.h>
 
+#include <atomic>
+#include <chrono>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -49,6 +52,14 @@ std::vector<std::string> ServerOptions(const std::string& address) {
           "no"};
 }
 
+// Connects to a port of this machine and says nothing.
+void Knock(int port) {
+  char error[64];
+  mg_connection* connection =
+      mg_connect_client("127.0.0.1", port, 0, error, sizeof error);
+  if (connection != nullptr) mg_close_connection(connection);
+}
+
 }  // namespace
 
 class HttpServer::Handler : public CivetHandler {
@@ -83,7 +94,20 @@ HttpServer::HttpServer(Options options)
     : options_(std::move(options)),
       handler_(std::make_unique<Handler>(options_)) {}
 
-HttpServer::~HttpServer() = default;
+// CivetWeb looks whether it should stop when somebody connects, and else every
+// 2 s only.
+HttpServer::~HttpServer() {
+  std::atomic<bool> stopped = false;
+  std::thread stop([&] {
+    server_.reset();
+    stopped = true;
+  });
+  while (!stopped) {
+    Knock(port_);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  stop.join();
+}
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
     Options options) {

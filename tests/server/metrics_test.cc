@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/metrics.h"
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/error.h"
+#include "prometheus/text_serializer.h"
+#include "server/process_metrics.h"
+#include "server/refusal.h"
+#include "server/status_page.h"
+
+namespace piserve::server {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string Page(const Metrics& metrics) {
+  return prometheus::TextSerializer().Serialize(metrics.registry()->Collect());
+}
+
+ModelFacts Facts(DeviceKind kind) {
+  return {.policy = "libero",
+          .policy_config = "pi0_libero",
+          .model_digest = "abc",
+          .preprocessing_checksum = "def",
+          .backend = "fake",
+          .precision = "float32",
+          .device = kind == DeviceKind::kGpu ? "gpu0" : "cpu",
+          .kind = kind,
+          .load_time = absl::Seconds(2)};
+}
+
+// Everything that can happen, once.
+void Exercise(Metrics& metrics, DeviceKind kind) {
+  metrics.AddPolicy(Facts(kind));
+  metrics.SetState(ServerState::kReady);
+  metrics.SetWarmup(absl::Seconds(3));
+  metrics.OnQueue({.rows = 2, .bytes = 77, .predicted = absl::Seconds(1)});
+  metrics.OnLaunch(0, 3, 4, batching::LaunchReason::kIdle);
+  metrics.OnWaveDone(0, 3, 4, absl::Milliseconds(30));
+  metrics.Received(rpc::Method::kInfer);
+  metrics.Parsed(rpc::Method::kInfer, absl::Microseconds(40));
+  InferenceRequest request;
+  InferenceReply reply;
+  reply.stages = {{"decode", absl::Milliseconds(1)},
+                  {"vision", absl::Milliseconds(2)}};
+  metrics.OnAnswer({request, absl::OkStatus(), &reply, absl::Milliseconds(40),
+                    absl::Milliseconds(900)});
+  metrics.OnAnswer({request, Dropped(batching::DropReason::kExpired), nullptr,
+                    absl::Seconds(5), absl::ZeroDuration()});
+  metrics.OnAnswer({request, NonFiniteOutput(), nullptr, absl::Seconds(1),
+                    absl::ZeroDuration()});
+  metrics.Completed(rpc::Method::kInfer, absl::OkStatus(),
+                    absl::Milliseconds(41));
+  metrics.Sent(rpc::Method::kInfer, absl::Microseconds(60));
+  metrics.OnWave({.device = "cpu",
+                  .predicted = absl::Milliseconds(20),
+                  .measured = absl::Milliseconds(30),
+                  .stages = reply.stages});
+  metrics.OnFault("cpu", FaultKind::kHang);
+  metrics.Received(rpc::Method::kInferStream);
+  metrics.Completed(rpc::Method::kInferStream, UnknownPolicy("x"),
+                    absl::Milliseconds(1));
+}
+
+TEST(MetricsTest, EveryMetricOfTheContractIsExportedWithItsHelp) {
+  Metrics metrics;
+  Exercise(metrics, DeviceKind::kGpu);
+  metrics.SetGpuMemory("gpu0", "weights", 7e9);
+  metrics.AddGpuEnergy("gpu0", 12.5);
+  metrics.SetGraphCaptured("denoise", 8, 10);
+  const std::string page = Page(metrics);
+  for (const char* name : {"requests_received_total",
+                           "requests_completed_total",
+                           "requests_rejected_total",
+                           "requests_dropped_total",
+                           "request_seconds",
+                           "stage_seconds",
+                           "deadline_slack_seconds",
+                           "queue_rows",
+                           "queue_bytes",
+                           "queue_predicted_seconds",
+                           "inflight_requests",
+                           "batch_rows",
+                           "batch_padded_rows_total",
+                           "batch_seconds",
+                           "batch_launch_reason_total",
+                           "gpu_busy_seconds_total",
+                           "gpu_energy_joules_total",
+                           "gpu_memory_bytes",
+                           "stage_device_seconds",
+                           "gpu_faults_total",
+                           "outputs_withheld_total",
+                           "predicted_error_ratio",
+                           "ready",
+                           "draining",
+                           "graph_captured",
+                           "model_load_seconds",
+                           "warmup_seconds",
+                           "build_info",
+                           "model_info"}) {
+    EXPECT_THAT(page, HasSubstr(std::string("# HELP piserve_") + name + " "));
+  }
+}
+
+TEST(MetricsTest, ValuesAreInBaseUnits) {
+  Metrics metrics;
+  Exercise(metrics, DeviceKind::kCpu);
+  const std::string page = Page(metrics);
+  EXPECT_THAT(page, HasSubstr("piserve_queue_bytes 77"));
+  EXPECT_THAT(page, HasSubstr("piserve_queue_predicted_seconds 1"));
+  EXPECT_THAT(page, HasSubstr("piserve_warmup_seconds 3"));
+  EXPECT_THAT(page, HasSubstr("piserve_batch_padded_rows_total"
+                              "{device=\"cpu\",size=\"4\"} 1"));
+  EXPECT_THAT(page, HasSubstr("piserve_stage_seconds_bucket{stage=\"parse\","
+                              "le=\"5e-05\"} 1"));
+  EXPECT_THAT(page, HasSubstr("piserve_batch_seconds_bucket{device=\"cpu\","
+                              "size=\"4\",le=\"0.03\"} 1"));
+  EXPECT_THAT(page, HasSubstr("piserve_requests_rejected_total"
+                              "{reason=\"unknown_policy\"} 1"));
+  EXPECT_THAT(page, HasSubstr("piserve_requests_dropped_total"
+                              "{class=\"control\",reason=\"expired\"} 1"));
+  EXPECT_THAT(page, HasSubstr("piserve_outputs_withheld_total"
+                              "{reason=\"non_finite_output\"} 1"));
+}
+
+TEST(MetricsTest, NetworkStagesAreCountedByWaveOnly) {
+  Metrics metrics;
+  Exercise(metrics, DeviceKind::kCpu);
+  const std::string page = Page(metrics);
+  EXPECT_THAT(page, Not(HasSubstr("stage_seconds_count{stage=\"vision\"}")));
+  EXPECT_THAT(page, HasSubstr("piserve_stage_device_seconds_count"
+                              "{device=\"cpu\",stage=\"vision\"} 1"));
+}
+
+TEST(MetricsTest, GpuSeriesExistOnlyForGpus) {
+  Metrics metrics;
+  Exercise(metrics, DeviceKind::kCpu);
+  EXPECT_THAT(Page(metrics), Not(HasSubstr("gpu_busy_seconds_total{")));
+  Metrics gpu;
+  Exercise(gpu, DeviceKind::kGpu);
+  EXPECT_THAT(Page(gpu),
+              HasSubstr("gpu_busy_seconds_total{device=\"gpu0\"} 0.03"));
+}
+
+TEST(MetricsTest, StateIsOneOfReadyAndDraining) {
+  Metrics metrics;
+  EXPECT_THAT(Page(metrics), HasSubstr("piserve_ready 0"));
+  metrics.SetState(ServerState::kReady);
+  EXPECT_THAT(Page(metrics), HasSubstr("piserve_ready 1"));
+  metrics.SetState(ServerState::kDraining);
+  EXPECT_THAT(Page(metrics), HasSubstr("piserve_ready 0"));
+  EXPECT_THAT(Page(metrics), HasSubstr("piserve_draining 1"));
+}
+
+// Promise 8.
+TEST(MetricsTest, CountersAddUpFromManyThreads) {
+  Metrics metrics;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&metrics, t] {
+      for (int i = 0; i < 500; ++i) {
+        metrics.Received(rpc::Method::kInfer);
+        if (t == 0 && i < 10) continue;  // stay in flight
+        metrics.Completed(rpc::Method::kInfer,
+                          i % 2 == 0 ? absl::OkStatus() : Draining(),
+                          absl::Milliseconds(i));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  double completed = 0;
+  double received = 0;
+  double in_flight = 0;
+  for (const auto& family : metrics.registry()->Collect()) {
+    for (const auto& metric : family.metric) {
+      if (family.name == "piserve_requests_completed_total") {
+        completed += metric.counter.value;
+      } else if (family.name == "piserve_requests_received_total") {
+        received += metric.counter.value;
+      } else if (family.name == "piserve_inflight_requests") {
+        in_flight += metric.gauge.value;
+      }
+    }
+  }
+  EXPECT_EQ(received, 2000);
+  EXPECT_EQ(in_flight, 10);
+  EXPECT_EQ(received, completed + in_flight);
+}
+
+TEST(ProcessMetricsTest, TellsOfThisProcess) {
+  bool memory = false;
+  bool start = false;
+  for (const auto& family : ProcessMetrics().Collect()) {
+    ASSERT_EQ(family.metric.size(), 1u);
+    if (family.name == "process_resident_memory_bytes") {
+      memory = family.metric[0].gauge.value > 1e6;
+    } else if (family.name == "process_start_time_seconds") {
+      start = family.metric[0].gauge.value > 1.6e9;
+    }
+  }
+  EXPECT_TRUE(memory);
+  EXPECT_TRUE(start);
+}
+
+prometheus::ClientMetric Histogram(std::vector<std::uint64_t> cumulative) {
+  prometheus::ClientMetric metric;
+  double bound = 1;
+  for (const std::uint64_t count : cumulative) {
+    metric.histogram.bucket.push_back({count, bound});
+    bound *= 2;
+  }
+  metric.histogram.bucket.back().upper_bound =
+      std::numeric_limits<double>::infinity();
+  metric.histogram.sample_count = cumulative.back();
+  return metric;
+}
+
+TEST(StatusPageTest, QuantileInterpolatesInsideItsBucket) {
+  EXPECT_FALSE(Quantile(Histogram({0, 0, 0}), 0.5).has_value());
+  EXPECT_DOUBLE_EQ(*Quantile(Histogram({10, 10, 10}), 0.5), 0.5);
+  EXPECT_DOUBLE_EQ(*Quantile(Histogram({0, 10, 10}), 0.5), 1.5);
+  EXPECT_DOUBLE_EQ(*Quantile(Histogram({0, 0, 10}), 0.5), 2)
+      << "above all finite bounds";
+}
+
+TEST(StatusPageTest, ShowsStateAndEscapesLabels) {
+  Metrics metrics;
+  ModelFacts facts = Facts(DeviceKind::kCpu);
+  facts.policy = "<script>";
+  metrics.AddPolicy(facts);
+  const std::string page =
+      StatusPage(metrics.registry()->Collect(), WarmingUp());
+  EXPECT_THAT(page, HasSubstr("not ready: WARMING_UP"));
+  EXPECT_THAT(page, HasSubstr("&lt;script&gt;"));
+  EXPECT_THAT(page, Not(HasSubstr("<script>")));
+  EXPECT_THAT(StatusPage(metrics.registry()->Collect(), absl::OkStatus()),
+              HasSubstr(">ready<"));
+}
+
+}  // namespace
+}  // namespace piserve::server
