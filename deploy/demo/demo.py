@@ -86,8 +86,12 @@ def describe(observation: Dict[str, Any]) -> List[str]:
             shape = "x".join(map(str, value.shape)) or "scalar"
             lines.append(f"{key:<24} {shape} {value.dtype}")
         else:
-            lines.append(f"{key:<24} {value!r}"[:72])
+            lines.append(f"{key:<24} {shortened(repr(value))}")
     return lines
+
+
+def shortened(text: str, width: int = 50) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def show_actions(paper: Paper, actions: np.ndarray) -> None:
@@ -172,8 +176,8 @@ def run(paper: Paper, binary: pathlib.Path, name: str) -> bool:
     paper.title("piserve: a small policy, served on this CPU")
     start = time.monotonic()
     with ServerProcess(binary, [f"--config={path}"]) as server:
+        server.wait_until_ready()
         with PolicyClient(server.addresses.public) as client:
-            client.wait_until_ready(120)
             info = client.policy_info()
             paper.line(f"  config   {path.relative_to(ROOT)}")
             paper.line(

@@ -36,7 +36,7 @@ class ServerProcess:
     """Runs a server binary on free ports while the context lasts.
 
     Raises ServerFailed if it is not listening within `start_timeout` seconds;
-    that it is warm, PolicyClient.wait_until_ready tells.
+    wait_until_ready() tells when it is warm.
     """
 
     def __init__(
@@ -118,6 +118,18 @@ class ServerProcess:
         url = f"http://{self.addresses.http}{path}"
         with urllib.request.urlopen(url, timeout=10) as page:
             return str(page.read().decode())
+
+    def wait_until_ready(self, timeout: float = 120.0) -> None:
+        """Returns when requests are taken; ServerFailed if it ends before."""
+        deadline = time.monotonic() + timeout
+        while self.running and time.monotonic() < deadline:
+            try:
+                self.get("/healthz")
+                return
+            except OSError:  # not listening yet, or 503
+                time.sleep(0.05)
+        why = "not ready in time" if self.running else "ended at start"
+        raise ServerFailed(f"{why}\n{self.log}")
 
     def _wait_for(self, ports: pathlib.Path) -> Addresses:
         assert self._process is not None

@@ -321,7 +321,7 @@ def test_bad_requests_of_a_stream_harm_no_others(raw, libero, request_message):
     for index in range(6):
         (good,), (bad,) = answers[f"g{index}"], answers[f"b{index}"]
         assert_equal_to_openpi(libero.recordings[0], good)
-        assert (bad.code, bad.reason) == (INVALID, "NOT_FINITE")
+        assert (bad.code, bad.reason) == (INVALID, "STATE_NOT_FINITE")
 
 
 def test_an_id_in_flight_is_refused_and_the_first_one_answered(

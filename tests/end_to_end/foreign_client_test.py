@@ -33,7 +33,10 @@ FROM_PROTO = (
 
 def call(grpcurl, address, flags, method, message=None):
     done = subprocess.run(
-        [grpcurl, "-plaintext", *flags, "-d", "@", address, method],
+        [
+            *(grpcurl, "-plaintext", "-max-time", "30", *flags),
+            *("-d", "@", address, method),
+        ],
         input=message or "{}",
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 """Start, full queue, credentials, broken weights, and the end by SIGTERM."""
 
 import hashlib
+import json
 import subprocess
 import threading
 import time
@@ -11,9 +12,11 @@ import numpy as np
 import piserve
 import pytest
 from piserve import PolicyClient
+from piserve._proto import policy_pb2
 from recorded import GOLDEN, read_safetensors
-from server_process import LISTENERS
+from server_process import LISTENERS, metrics
 from serving import (
+    PATIENT,
     RawClient,
     Refusal,
     assert_equal_to_openpi,
@@ -49,7 +52,10 @@ def in_threads(count, work):
 
 
 def test_full_queue_says_when_to_come_back(tmp_path, libero):
-    text = config_text("pi0_libero_tiny", **{"predicted_ms: 2000": "rows: 1"})
+    text = config_text(
+        "pi0_libero_tiny",
+        **{"predicted_ms: 2000": "predicted_ms: 20000 rows: 1"},
+    )
     recording = libero.recordings[0]
     with serving(write_config(tmp_path, text)) as server:
         with RawClient(server.addresses.public) as client:
@@ -82,7 +88,7 @@ def test_credentials_decide_who_may_ask(tmp_path, libero):
             ("guest", "shut", 'policies: "other"'),
         )
     )
-    text = config_text("pi0_libero_tiny", keys)
+    text = config_text("pi0_libero_tiny", keys, **PATIENT)
     recording = libero.recordings[0]
     with serving(write_config(tmp_path, text)) as server:
         address = server.addresses.public
@@ -107,29 +113,61 @@ def test_credentials_decide_who_may_ask(tmp_path, libero):
 
 
 def test_actions_that_are_not_finite_never_leave(tmp_path, libero):
+    """One column of state_proj overflows for all states but the mean."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     source = GOLDEN / "tiny_pi0" / "float32" / "model.safetensors"
-    name = "action_out_proj.bias"
-    bias = read_safetensors(source)[name].tobytes()
+    weight = read_safetensors(source)["state_proj.weight"]
+    broken = weight.copy()
+    broken[:, 7] = 3e38
     data = source.read_bytes()
-    assert data.count(bias) == 1
-    huge = np.full(len(bias) // 4, 3e38, "<f4").tobytes()
-    (folder / "model.safetensors").write_bytes(data.replace(bias, huge))
+    assert data.count(weight.tobytes()) == 1
+    (folder / "model.safetensors").write_bytes(
+        data.replace(weight.tobytes(), broken.tobytes())
+    )
+    mean = json.loads(
+        (
+            GOLDEN
+            / "tiny_pi0/assets/physical-intelligence/libero/norm_stats.json"
+        ).read_text()
+    )["norm_stats"]["state"]["mean"][7]
     text = config_text(
         "pi0_libero_tiny",
-        **{f"{GOLDEN}/tiny_pi0/float32": str(folder)},
+        **{f"{GOLDEN}/tiny_pi0/float32": str(folder)} | PATIENT,
     )
-    recording = libero.recordings[0]
     with (
         serving(write_config(tmp_path, text)) as server,
-        PolicyClient(server.addresses.public, timeout=30) as client,
+        RawClient(server.addresses.public) as client,
     ):
-        with pytest.raises(piserve.PolicyFailure) as caught:
-            client.infer(recording.observation, noise=recording.noise)
-        assert caught.value.reason == "NON_FINITE_OUTPUT"
-        page = server.get("/metrics")
-        assert "piserve_outputs_withheld_total" in page
+        info = client.info().policies[0]
+        messages = []
+        for index, value in enumerate((mean, 1e3, mean, 1e3)):
+            request = request_for(
+                libero.recordings[0], info, request_id=str(index)
+            )
+            request.state[7] = value
+            messages.append(
+                policy_pb2.InferStreamRequest(
+                    observation=request, timeout_us=30_000_000
+                )
+            )
+        answers = client.stream(messages)
+        for sound in ("0", "2"):
+            (result,) = answers[sound]
+            assert not isinstance(result, Refusal), result
+            values = np.frombuffer(result.actions.data, "<f4")
+            assert np.isfinite(values).all()
+        for unsound in ("1", "3"):
+            (refusal,) = answers[unsound]
+            assert refusal.code == grpc.StatusCode.INTERNAL
+            assert refusal.reason == "NON_FINITE_OUTPUT"
+        samples = metrics(server.get("/metrics"))
+        withheld = [
+            value
+            for name, value in samples.items()
+            if name.startswith("piserve_outputs_withheld_total")
+        ]
+        assert sum(withheld) == 2
 
 
 @pytest.mark.parametrize(
@@ -150,7 +188,7 @@ def test_wrong_weights_refuse_to_start(tmp_path, spoil, names):
     (folder / "model.safetensors").write_bytes(spoil(source.read_bytes()))
     text = config_text(
         "pi0_libero_tiny",
-        **{f"{GOLDEN}/tiny_pi0/float32": str(folder)},
+        **{f"{GOLDEN}/tiny_pi0/float32": str(folder)} | PATIENT,
     )
     done = start_and_fail(write_config(tmp_path, text))
     assert names in done
@@ -199,19 +237,19 @@ def test_sigterm_answers_what_was_accepted_and_turns_others_away(
 ):
     """Promise 5 of docs/contract.md."""
     recording = libero.recordings[0]
-    flag = write_config(tmp_path, config_text("pi0_libero_tiny"))
+    flag = write_config(tmp_path, config_text("pi0_libero_tiny", **PATIENT))
     with serving(flag) as server:
         address = server.addresses.public
         with RawClient(address) as robots, RawClient(address) as late:
             info = robots.info().policies[0]
             message = request_for(recording, info)
             late.info()  # connects
-            started = threading.Barrier(9)
+            started = threading.Barrier(4)
             answers = []
 
             def accepted(_):
                 started.wait()
-                answers.append(robots.infer(message))
+                answers.append(robots.infer(message, timeout=30))
 
             def end(_):
                 started.wait()
@@ -221,10 +259,10 @@ def test_sigterm_answers_what_was_accepted_and_turns_others_away(
                 return late.infer(message)
 
             turned_away = in_threads(
-                9, lambda index: (accepted if index else end)(index)
+                4, lambda index: (accepted if index else end)(index)
             )[0]
         assert server.wait(30) == 0
-        assert len(answers) == 8
+        assert len(answers) == 3
         for answer in answers:
             assert_equal_to_openpi(recording, answer)
         assert isinstance(turned_away, Refusal)
@@ -235,11 +273,11 @@ def test_sigterm_answers_what_was_accepted_and_turns_others_away(
 
 
 def test_a_port_in_use_refuses_to_start(tmp_path, libero_server):
-    flag = write_config(tmp_path, config_text("pi0_libero_tiny"))
+    flag = write_config(tmp_path, config_text("pi0_libero_tiny", **PATIENT))
     taken = libero_server.addresses.public
     assert taken in start_and_fail(flag, public=taken)
 
 
 def test_an_address_that_others_reach_needs_tls_or_a_word(tmp_path):
-    flag = write_config(tmp_path, config_text("pi0_libero_tiny"))
+    flag = write_config(tmp_path, config_text("pi0_libero_tiny", **PATIENT))
     assert "insecure" in start_and_fail(flag, public="0.0.0.0:0")

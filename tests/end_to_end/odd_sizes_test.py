@@ -178,7 +178,7 @@ def config_of(odd, checkpoint):
           step_counts: [10, 3]
           batch_sizes: [1, 2]
         }}
-        limits {{ predicted_ms: 2000 }}
+        limits {{ predicted_ms: 20000 }}
     """
 
 

@@ -6,15 +6,18 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import grpc
 import pytest
-from piserve import PolicyClient
 from piserve._proto import policy_pb2, rpc_pb2
 from piserve.observations import observation_request
 from piserve.reply import actions_of
 from server_process import CONFIGS, ROOT, ServerProcess
+
+# For config_text.
+PATIENT = {"predicted_ms: 2000": "predicted_ms: 20000"}
 
 SERVICE = "/piserve.v1.PolicyService/"
 
@@ -37,9 +40,15 @@ def binary(name: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def serving_config(name: str) -> Iterator[ServerProcess]:
-    """A warm server of a file in deploy/config, which must stop cleanly."""
-    with serving(f"--config={CONFIGS / name}.textproto") as server:
-        yield server
+    """A warm server of a file in deploy/config, which must stop cleanly.
+
+    Its queue is long: what these tests ask is whether answers are right, also
+    on a machine whose cores are busy with other work.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        text = config_text(name, **PATIENT)
+        with serving(write_config(pathlib.Path(folder), text)) as server:
+            yield server
 
 
 @contextlib.contextmanager
@@ -48,8 +57,7 @@ def serving(
 ) -> Iterator[ServerProcess]:
     """A warm server, which must stop cleanly unless it has ended by then."""
     with ServerProcess(binary(program), flags) as server:
-        with PolicyClient(server.addresses.public) as client:
-            client.wait_until_ready(120)
+        server.wait_until_ready()
         yield server
         if server.running:
             server.stop()
