@@ -28,7 +28,7 @@ def test_demo_shows_actions_equal_to_openpis(policy):
     for observation in (1, 2, 3):
         assert f"Observation {observation} of 3" in text
     assert text.count("robot units") >= 3
-    assert text.count("bound") == 6
+    assert text.count("   bound ") == 6
     assert "denoise" in text or "gpu" in text
     assert 'piserve_requests_received_total{method="Infer"} 3' in text
     assert "server stopped, exit code 0   ok" in text

@@ -22,6 +22,7 @@ from serving import (
     assert_equal_to_openpi,
     binary,
     config_text,
+    in_threads,
     request_for,
     serving,
     write_config,
@@ -29,23 +30,6 @@ from serving import (
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-
-
-def in_threads(count, work):
-    """Runs work(index) in as many threads; returns the results."""
-    results = [None] * count
-
-    def run(index):
-        results[index] = work(index)
-
-    threads = [
-        threading.Thread(target=run, args=(index,)) for index in range(count)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 # --------------------------------------------------------------------- bounds

@@ -7,26 +7,44 @@ PISERVE_SOAK_SECONDS sets how long each lasts (10 unless given; 60 in a soak).
 import json
 import os
 import subprocess
-import threading
 import time
 
 import pytest
 import recorded
 from piserve import PolicyClient
 from server_process import metrics
-from serving import binary, serving
+from serving import (
+    PATIENT,
+    binary,
+    config_text,
+    in_threads,
+    serving,
+    write_config,
+)
 
 SECONDS = float(os.environ.get("PISERVE_SOAK_SECONDS", "10"))
 
 
-def test_eight_robots_on_tiny_each_get_their_own_actions(libero_server, libero):
+# As shipped, and with waves of up to four rows only: of several sizes the
+# dispatch rule takes the smallest whose time per row is near the best, which may
+# be one row, and then no answer could be crossed inside a wave.
+@pytest.fixture(params=["[1, 2, 4, 8]", "[4]"], ids=["shipped", "waves of 4"])
+def tiny_server(request, tmp_path):
+    sizes = {"batch_sizes: [1, 2, 4, 8]": f"batch_sizes: {request.param}"}
+    text = config_text("pi0_libero_tiny", **sizes | PATIENT)
+    with serving(write_config(tmp_path, text)) as server:
+        server.together = request.param == "[4]"
+        yield server
+
+
+def test_eight_robots_on_tiny_each_get_their_own_actions(tiny_server, libero):
     """Each sends openpi's observations in turn, starting at another one, and
     holds each answer against openpi's for that observation and noise."""
     answered, faults = [], []
     end = time.monotonic() + SECONDS
 
     def robot(index):
-        address = libero_server.addresses.public
+        address = tiny_server.addresses.public
         turn = index
         with PolicyClient(
             address, robot_id=f"robot-{index}", timeout=30
@@ -42,20 +60,15 @@ def test_eight_robots_on_tiny_each_get_their_own_actions(libero_server, libero):
                 answered.append(reply["wave_rows"])
                 turn += 1
 
-    threads = [
-        threading.Thread(target=robot, args=(index,)) for index in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, robot)
     print(
         f"{len(answered)} answers in {SECONDS:.0f} s, "
-        f"mean wave {sum(answered) / len(answered):.2f} rows"
+        f"mean wave of a request {sum(answered) / len(answered):.2f} rows"
     )
     assert faults == []
     assert len(answered) >= 8
-    assert max(answered) > 1, "robots were never answered together"
+    if tiny_server.together:
+        assert max(answered) > 1, "robots were never answered together"
 
 
 def test_the_recordings_tell_robots_apart(libero):
@@ -69,15 +82,17 @@ def test_the_recordings_tell_robots_apart(libero):
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """64 robots on a policy that answers a hash of what it was asked, and
-    whose wave of B rows takes 6 + 0.5 B ms: the report and the metrics."""
+    """64 robots, each at 10 Hz, on a policy that answers a hash of what it was
+    asked, and whose wave of B rows takes 6 + 0.5 B ms: the report and the
+    metrics."""
     report = tmp_path_factory.mktemp("load") / "report.json"
     with serving("--policy=hash", program="piserve_test_server") as server:
         done = subprocess.run(
             [
                 binary("policy_load"),
                 f"--address={server.addresses.public}",
-                *("--robots=64", "--rate=2", "--loop=open"),
+                *("--robots=64", "--rate=10", "--loop=closed"),
+                "--timeout=30s",
                 f"--duration={SECONDS:.0f}s",
                 "--verify=hash",
                 f"--json={report}",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -78,6 +79,12 @@ def write_config(folder: pathlib.Path, text: str) -> str:
     path = folder / "config.textproto"
     path.write_text(text)
     return f"--config={path}"
+
+
+def in_threads(count: int, work):
+    """[work(0), work(1), ...], each in a thread; raises what one raised."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
 
 
 class RawClient:
