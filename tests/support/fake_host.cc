@@ -23,8 +23,8 @@ T OrDie(absl::StatusOr<T> value) {
   return *std::move(value);
 }
 
-PolicyConfig LiberoConfig(const Variant& variant) {
-  PolicyConfig config = *FindPolicyConfig("pi05_libero");
+PolicyConfig ConfigOf(const std::string& name, const Variant& variant) {
+  PolicyConfig config = *FindPolicyConfig(name);
   config.action_horizon = variant.action_horizon;
   config.max_token_len = variant.max_token_len;
   return config;
@@ -41,12 +41,13 @@ Variant FakeVariant() {
 
 server::HostedPolicy HostOf(const std::string& name,
                             std::unique_ptr<Policy> policy,
-                            const std::string& source_folder) {
+                            const std::string& source_folder,
+                            const std::string& policy_config) {
   const Variant& variant = policy->capabilities().variant;
   server::HostedPolicy host;
   host.name = name;
   host.device = "cpu";
-  host.config = LiberoConfig(variant);
+  host.config = ConfigOf(policy_config, variant);
   host.pipeline = OrDie(transform::Pipeline::Create(
       host.config, variant, checkpoint::UnitNormStats(variant.action_dim),
       OrDie(transform::Tokenizer::Load(source_folder +

@@ -15,12 +15,13 @@ namespace piserve::testing {
 // Sizes of a LIBERO policy on Pi0.5 whose network is never built.
 Variant FakeVariant();
 
-// A hosted policy of any network: pi05_libero with statistics that change
-// nothing and the small tokenizer of tests/golden below `source_folder`. Dies
-// with a message if that cannot be read.
+// A hosted policy of any network: a named configuration with statistics that
+// change nothing and the small tokenizer of tests/golden below `source_folder`.
+// Dies with a message if that cannot be read.
 server::HostedPolicy HostOf(const std::string& name,
                             std::unique_ptr<Policy> policy,
-                            const std::string& source_folder);
+                            const std::string& source_folder,
+                            const std::string& policy_config = "pi05_libero");
 
 // A request that such a host accepts, images of one grey and noise 0.
 server::InferenceRequest LiberoRequest(absl::Time received,

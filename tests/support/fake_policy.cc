@@ -25,31 +25,9 @@ Capabilities CapabilitiesOf(const FakePolicy::Options& options) {
 
 }  // namespace
 
-class FakePolicy::MemorySlot : public Slot {
+// Memory of rows, kept for the next slot as a real policy keeps its own.
+class FakePolicy::RowPool {
  public:
-  MemorySlot(const Variant& v, int rows, std::shared_ptr<std::atomic<int>> out)
-      : out_(std::move(out)), rows_(rows) {
-    for (Row& row : rows_) {
-      row.pixels.resize(Variant::kCameras * v.vision.image * v.vision.image *
-                        3);
-      row.mask.resize(Variant::kCameras);
-      row.tokens.resize(v.max_token_len);
-      row.state.resize(v.action_dim);
-      row.noise.resize(v.action_horizon * v.action_dim);
-      row.actions.resize(row.noise.size());
-    }
-  }
-  ~MemorySlot() override { --*out_; }
-
-  int capacity() const override { return static_cast<int>(rows_.size()); }
-  SlotRow row(int index) override {
-    Row& r = rows_[index];
-    return {r.pixels, r.mask,  r.tokens, &r.token_count,
-            r.state,  r.noise, r.actions};
-  }
-  std::span<float> actions(int index) { return rows_[index].actions; }
-
- private:
   struct Row {
     std::vector<std::uint8_t> pixels;
     std::vector<std::uint8_t> mask;
@@ -59,9 +37,67 @@ class FakePolicy::MemorySlot : public Slot {
     std::vector<float> noise;
     std::vector<float> actions;
   };
+  using RowPtr = std::unique_ptr<Row>;
 
-  const std::shared_ptr<std::atomic<int>> out_;
-  std::vector<Row> rows_;
+  explicit RowPool(const Variant& variant) : variant_(variant) {}
+
+  RowPtr Take() {
+    {
+      batching::MutexLock lock(mutex_);
+      if (!free_.empty()) {
+        RowPtr row = std::move(free_.back());
+        free_.pop_back();
+        return row;
+      }
+    }
+    const Variant& v = variant_;
+    auto row = std::make_unique<Row>();
+    row->pixels.resize(Variant::kCameras * v.vision.image * v.vision.image * 3);
+    row->mask.resize(Variant::kCameras);
+    row->tokens.resize(v.max_token_len);
+    row->state.resize(v.action_dim);
+    row->noise.resize(v.action_horizon * v.action_dim);
+    row->actions.resize(row->noise.size());
+    return row;
+  }
+
+  void Return(RowPtr row) {
+    batching::MutexLock lock(mutex_);
+    free_.push_back(std::move(row));
+  }
+
+  std::atomic<int> slots_out = 0;
+
+ private:
+  const Variant variant_;
+  batching::Mutex mutex_;
+  std::vector<RowPtr> free_ ABSL_GUARDED_BY(mutex_);
+};
+
+class FakePolicy::MemorySlot : public Slot {
+ public:
+  MemorySlot(int rows, std::shared_ptr<RowPool> pool) : pool_(std::move(pool)) {
+    for (int i = 0; i < rows; ++i) {
+      rows_.push_back(pool_->Take());
+      std::ranges::fill(rows_.back()->actions, 0.0f);
+    }
+  }
+  ~MemorySlot() override {
+    for (auto& row : rows_) pool_->Return(std::move(row));
+    --pool_->slots_out;
+  }
+
+  int capacity() const override { return static_cast<int>(rows_.size()); }
+  SlotRow row(int index) override {
+    RowPool::Row& r = *rows_[index];
+    return {r.pixels, r.mask,  r.tokens, &r.token_count,
+            r.state,  r.noise, r.actions};
+  }
+  std::span<float> actions(int index) { return rows_[index]->actions; }
+
+ private:
+  const std::shared_ptr<RowPool> pool_;
+  std::vector<RowPool::RowPtr> rows_;
 };
 
 FakePolicy::Options FakePolicy::NoOp(const Variant& variant) {
@@ -87,7 +123,7 @@ FakePolicy::Options FakePolicy::Hash(const Variant& variant) {
 FakePolicy::FakePolicy(Options options)
     : options_(std::move(options)),
       capabilities_(CapabilitiesOf(options_)),
-      slots_out_(std::make_shared<std::atomic<int>>(0)),
+      pool_(std::make_shared<RowPool>(options_.variant)),
       thread_([this] { Work(); }) {}
 
 FakePolicy::~FakePolicy() {
@@ -108,15 +144,14 @@ absl::Duration FakePolicy::PredictDuration(const WaveShape& shape) const {
 
 absl::StatusOr<std::unique_ptr<Slot>> FakePolicy::AcquireSlot(int rows) {
   if (rows < 1 || rows > capabilities_.max_rows()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("slot of ", rows, " rows, want 1 to ",
-                     capabilities_.max_rows()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "slot of ", rows, " rows, want 1 to ", capabilities_.max_rows()));
   }
-  if (++*slots_out_ > options_.slots_in_flight) {
-    --*slots_out_;
+  if (++pool_->slots_out > options_.slots_in_flight) {
+    --pool_->slots_out;
     return absl::ResourceExhaustedError("all slots are out");
   }
-  return std::make_unique<MemorySlot>(options_.variant, rows, slots_out_);
+  return std::make_unique<MemorySlot>(rows, pool_);
 }
 
 void FakePolicy::Submit(Wave wave, Completion completion) {
@@ -156,9 +191,8 @@ void FakePolicy::WaitWhileHanging() {
 }
 
 void FakePolicy::RunWave(Job job) {
-  const auto end =
-      std::chrono::steady_clock::now() +
-      absl::ToChronoNanoseconds(PredictDuration(job.wave.shape));
+  const auto end = std::chrono::steady_clock::now() +
+                   absl::ToChronoNanoseconds(PredictDuration(job.wave.shape));
   auto& slot = static_cast<MemorySlot&>(*job.wave.slot);
   WaveResult result;
   for (int i = 0; i < job.wave.shape.rows; ++i) {
@@ -174,9 +208,9 @@ void FakePolicy::RunWave(Job job) {
   WaitWhileHanging();
   ++waves_;
   rows_ += job.wave.shape.rows;
-  const auto size = std::lower_bound(options_.batch_sizes.begin(),
-                                     options_.batch_sizes.end(),
-                                     job.wave.shape.rows);
+  const auto size =
+      std::lower_bound(options_.batch_sizes.begin(), options_.batch_sizes.end(),
+                       job.wave.shape.rows);
   result.graph_rows = *size;
   result.slot = std::move(job.wave.slot);
   job.completion(std::move(result));

@@ -66,6 +66,7 @@ class FakePolicy : public Policy {
 
  private:
   class MemorySlot;
+  class RowPool;
   struct Job {
     Wave wave;
     Completion completion;
@@ -77,7 +78,7 @@ class FakePolicy : public Policy {
 
   const Options options_;
   Capabilities capabilities_;
-  std::shared_ptr<std::atomic<int>> slots_out_;
+  std::shared_ptr<RowPool> pool_;
   std::atomic<bool> healthy_ = true;
   std::atomic<int> waves_ = 0;
   std::atomic<int> rows_ = 0;

@@ -3,7 +3,9 @@
 //
 //   piserve_test_server --policy=noop|hash [policy_server's flags]
 //
-// It serves pi05_libero's observations under the name "libero".
+//   noop  zero actions at once, for ALOHA's three views (pi0_aloha)
+//   hash  actions are a hash of the observation, for LIBERO's two views
+//         (pi05_libero); a wave of B rows takes 6 + 0.5 B ms
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -16,30 +18,34 @@
 #include "tests/support/fake_host.h"
 #include "tests/support/fake_policy.h"
 
-ABSL_FLAG(std::string, policy, "hash",
-          "noop: zero actions at once. hash: actions are a hash of the "
-          "observation, a wave of B rows takes 6 + 0.5 B ms");
+ABSL_FLAG(std::string, policy, "hash", "noop or hash");
 ABSL_FLAG(std::string, source_folder, PISERVE_SOURCE_DIR,
           "Where tests/golden is");
 
 namespace piserve {
 namespace {
 
+bool IsNoOp() { return absl::GetFlag(FLAGS_policy) == "noop"; }
+
 absl::StatusOr<server::HostedPolicy> MakeHost(
     const server::PolicyEntry& entry) {
-  const Variant variant = testing::FakeVariant();
-  auto options = absl::GetFlag(FLAGS_policy) == "noop"
-                     ? testing::FakePolicy::NoOp(variant)
-                     : testing::FakePolicy::Hash(variant);
+  Variant variant = testing::FakeVariant();
+  if (IsNoOp()) {
+    variant.pi05 = false;
+    variant.max_token_len = Pi0Variant().max_token_len;
+  }
+  auto options = IsNoOp() ? testing::FakePolicy::NoOp(variant)
+                          : testing::FakePolicy::Hash(variant);
   return testing::HostOf(
       entry.name, std::make_unique<testing::FakePolicy>(std::move(options)),
-      absl::GetFlag(FLAGS_source_folder));
+      absl::GetFlag(FLAGS_source_folder),
+      IsNoOp() ? "pi0_aloha" : "pi05_libero");
 }
 
 server::Config TestConfig() {
   server::Config config;
   config.policies.emplace_back();
-  config.policies.back().name = "libero";
+  config.policies.back().name = IsNoOp() ? "aloha" : "libero";
   config.decode_workers = 2;
   return config;
 }
