@@ -50,7 +50,11 @@ class PolicyServiceServicer(object):
         """Many observations over one stream. Replies come in the order in which they
         are ready and are matched by `request_id`. An error belongs to its request
         and never ends the stream. At most 64 requests may be in flight on one
-        stream; one more is answered RESOURCE_EXHAUSTED.
+        stream; one more is answered RESOURCE_EXHAUSTED. After the client's
+        half-close every outstanding request is answered and the stream ends OK; a
+        client that cancels or leaves cancels them. A server that drains ends the
+        stream with UNAVAILABLE once nothing is outstanding on it. A client that
+        does not take its answers is not read from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
