@@ -26,8 +26,8 @@ SECONDS = float(os.environ.get("PISERVE_SOAK_SECONDS", "10"))
 
 
 # As shipped, and with waves of up to four rows only: of several sizes the
-# dispatch rule takes the smallest whose time per row is near the best, which may
-# be one row, and then no answer could be crossed inside a wave.
+# dispatch rule takes the smallest whose time per row is near the best, perhaps
+# one row, and then no answer could be crossed inside a wave.
 @pytest.fixture(params=["[1, 2, 4, 8]", "[4]"], ids=["shipped", "waves of 4"])
 def tiny_server(request, tmp_path):
     sizes = {"batch_sizes: [1, 2, 4, 8]": f"batch_sizes: {request.param}"}
