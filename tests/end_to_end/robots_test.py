@@ -11,7 +11,7 @@ import time
 
 import pytest
 import recorded
-from piserve import PolicyClient
+from piserve import DeadlineExceeded, PolicyClient, QueueFull
 from server_process import metrics
 from serving import (
     PATIENT,
@@ -39,8 +39,9 @@ def tiny_server(request, tmp_path):
 
 def test_eight_robots_on_tiny_each_get_their_own_actions(tiny_server, libero):
     """Each sends openpi's observations in turn, starting at another one, and
-    holds each answer against openpi's for that observation and noise."""
-    answered, faults = [], []
+    holds each answer against openpi's for that observation and noise. On a busy
+    machine some may be refused, but none is served wrong and none starves."""
+    answered, refused, faults, served = [], [], [], set()
     end = time.monotonic() + SECONDS
 
     def robot(index):
@@ -51,22 +52,27 @@ def test_eight_robots_on_tiny_each_get_their_own_actions(tiny_server, libero):
         ) as client:
             while time.monotonic() < end:
                 recording = libero.recordings[turn % len(libero.recordings)]
-                reply = client.infer(
-                    recording.observation, noise=recording.noise
-                )
+                turn += 1
+                try:
+                    reply = client.infer(
+                        recording.observation, noise=recording.noise
+                    )
+                except (QueueFull, DeadlineExceeded) as refusal:
+                    refused.append(refusal)
+                    continue
                 difference = recording.difference(reply["actions"])
                 if not difference.within:
                     faults.append((index, turn, difference))
                 answered.append(reply["wave_rows"])
-                turn += 1
+                served.add(index)
 
     in_threads(8, robot)
     print(
-        f"{len(answered)} answers in {SECONDS:.0f} s, "
+        f"{len(answered)} answers in {SECONDS:.0f} s, {len(refused)} refused, "
         f"mean wave of a request {sum(answered) / len(answered):.2f} rows"
     )
     assert faults == []
-    assert len(answered) >= 8
+    assert served == set(range(8))
     if tiny_server.together:
         assert max(answered) > 1, "robots were never answered together"
 
