@@ -7,6 +7,7 @@ Camera images are not stored: they are a function of a seed (docs/synthetic.md).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import struct
@@ -88,8 +89,12 @@ def config_names() -> List[str]:
     return sorted(path.stem for path in (GOLDEN / "policy").glob("*.json"))
 
 
+@functools.cache
 def load(name: str) -> Config:
-    """The recordings of a configuration, for example "pi0_libero"."""
+    """The recordings of a configuration, for example "pi0_libero".
+
+    Large pictures take a second to make again, so they are made once.
+    """
     description = json.loads((GOLDEN / "policy" / f"{name}.json").read_text())
     tensors = read_safetensors(GOLDEN / "policy" / f"{name}.safetensors")
     recordings = []
