@@ -4,15 +4,9 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/clamp_min.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/exp2.h>
-#include <ATen/ops/floor.h>
-#include <ATen/ops/full_like.h>
-#include <ATen/ops/ge.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
@@ -28,9 +22,7 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <numbers>
 #include <optional>
 
@@ -41,60 +33,6 @@ constexpr double kEpsilon = 1e-6;  // of RMSNorm and LayerNorm alike
 
 double ScaleOf(const at::Tensor& q) {
   return 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
-}
-
-// a * b + c of floats, rounded once (but for ties of the double sum).
-at::Tensor FusedMultiplyAdd(const at::Tensor& a, const at::Tensor& b,
-                            double c) {
-  return at::add(at::mul(a.to(at::kDouble), b), c).to(at::kFloat);
-}
-
-// exp of x <= 0 to 20 bits, the polynomial of torch's flash kernel for CPUs.
-// BF16 mode sees it: a rounding that flips in one patch spreads to them all.
-// Source: torch 2.7.1 ATen/cpu/vec/vec512/vec512_float.h, exp_u20.
-at::Tensor FlashExp(const at::Tensor& x) {
-  constexpr float kLogOfSmallest = -0x1.5d58ap+6F;
-  constexpr float kLog2e = 0x1.715476p+0F, kLn2 = 0x1.62e43p-1F;
-  constexpr float kCoefficients[] = {0.0418978221F, 0.166676521F, 0.499991506F,
-                                     0.999999701F, 1.0F};
-  const at::Tensor in_range = at::ge(x, kLogOfSmallest);
-  const at::Tensor clamped = at::clamp_min(x, kLogOfSmallest).to(at::kDouble);
-  const at::Tensor power = at::floor(
-      at::add(at::mul(clamped, kLog2e), 0.5).to(at::kFloat).to(at::kDouble));
-  const at::Tensor rest = at::sub(clamped, at::mul(power, kLn2)).to(at::kFloat);
-  at::Tensor sum = at::full_like(rest, 0.00828929059F);
-  for (float c : kCoefficients) sum = FusedMultiplyAdd(sum, rest, c);
-  return at::mul(at::mul(sum, at::exp2(power)).to(at::kFloat), in_range);
-}
-
-// The sum over the last dimension as 16 lanes add it: block after block, then
-// halves onto halves.
-at::Tensor FlashSum(const at::Tensor& x) {
-  constexpr std::int64_t kLanes = 16;
-  const auto missing = (kLanes - x.size(-1) % kLanes) % kLanes;
-  const at::Tensor padded = at::constant_pad_nd(x, {0, missing});
-  at::Tensor sum = padded.narrow(-1, 0, kLanes);
-  for (std::int64_t i = kLanes; i < padded.size(-1); i += kLanes) {
-    sum = at::add(sum, padded.narrow(-1, i, kLanes));
-  }
-  for (auto half = kLanes / 2; half > 0; half /= 2) {
-    sum = at::add(sum.narrow(-1, 0, half), sum.narrow(-1, half, half));
-  }
-  return sum;
-}
-
-// The product with the values, summed over blocks of 128 keys as the kernel's
-// GEMM sums it.
-at::Tensor FlashWeighted(const at::Tensor& weights, const at::Tensor& v) {
-  constexpr std::int64_t kKeys = 128;
-  at::Tensor sum;
-  for (std::int64_t i = 0; i < v.size(-2); i += kKeys) {
-    const auto n = std::min(kKeys, v.size(-2) - i);
-    const at::Tensor part =
-        at::matmul(weights.narrow(-1, i, n), v.narrow(-2, i, n));
-    sum = sum.defined() ? at::add(sum, part) : part;
-  }
-  return sum;
 }
 
 }  // namespace
@@ -161,17 +99,12 @@ at::Tensor FlashAttention(const at::Tensor& q, const at::Tensor& k,
   const at::Tensor scores =
       at::mul(at::matmul(q.to(at::kFloat), k.to(at::kFloat).transpose(-2, -1)),
               ScaleOf(q));
-  const at::Tensor shifted =
-      at::sub(scores, at::amax(scores, /*dim=*/-1, /*keepdim=*/true));
-  if (q.scalar_type() == at::kFloat) {
-    const at::Tensor e = at::exp(shifted);
-    return at::div(at::matmul(e, v), at::sum(e, /*dim=*/-1, /*keepdim=*/true));
-  }
-  const at::Tensor exponentials = FlashExp(shifted);
+  const at::Tensor exponentials =
+      at::exp(at::sub(scores, at::amax(scores, /*dim=*/-1, /*keepdim=*/true)));
   const at::Tensor rounded = exponentials.to(q.scalar_type()).to(at::kFloat);
-  const at::Tensor weighted = FlashWeighted(rounded, v.to(at::kFloat));
-  return at::mul(weighted, at::reciprocal(FlashSum(exponentials)))
-      .to(q.scalar_type());
+  const at::Tensor weighted = at::matmul(rounded, v.to(at::kFloat));
+  const at::Tensor total = at::sum(exponentials, /*dim=*/-1, /*keepdim=*/true);
+  return at::div(weighted, total).to(q.scalar_type());
 }
 
 at::Tensor TimeEmbedding(float t, int width, at::Device device) {
