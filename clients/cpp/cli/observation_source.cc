@@ -79,16 +79,16 @@ absl::StatusOr<ImageIn> ReadImage(absl::string_view argument) {
   const bool raw = TakeSize(&path, &image);
   auto data = ReadFile(path);
   if (!data.ok()) return data.status();
-  image.data = *std::move(data);
   if (raw) {
     image.encoding = v1::IMAGE_ENCODING_RGB8;
-  } else if (absl::StartsWith(image.data, "\xff\xd8\xff")) {
+  } else if (absl::StartsWith(*data, "\xff\xd8\xff")) {
     image.encoding = v1::IMAGE_ENCODING_JPEG;
-  } else if (absl::StartsWith(image.data, "\x89PNG\r\n")) {
+  } else if (absl::StartsWith(*data, "\x89PNG\r\n")) {
     image.encoding = v1::IMAGE_ENCODING_PNG;
   } else {
     return BadImage(argument);
   }
+  image.data = *std::move(data);
   return image;
 }
 
@@ -98,14 +98,16 @@ ImageIn TestPattern(const std::string& name, int width, int height,
   image.name = name;
   image.width = width;
   image.height = height;
-  image.data.reserve(static_cast<std::size_t>(3) * width * height);
+  std::string pixels;
+  pixels.reserve(static_cast<std::size_t>(3) * width * height);
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) {
-      image.data.push_back(static_cast<char>(x + 37 * variation));
-      image.data.push_back(static_cast<char>(y + 101 * variation));
-      image.data.push_back(static_cast<char>((x ^ y) + (variation >> 8)));
+      pixels.push_back(static_cast<char>(x + 37 * variation));
+      pixels.push_back(static_cast<char>(y + 101 * variation));
+      pixels.push_back(static_cast<char>((x ^ y) + (variation >> 8)));
     }
   }
+  image.data = std::move(pixels);
   return image;
 }
 

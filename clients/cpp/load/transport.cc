@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/load/transport.h"
 
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -8,8 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "clients/cpp/piserve/codec.h"
 #include "clients/cpp/piserve/context.h"
-#include "clients/cpp/piserve/status.h"
-#include "piserve/v1/policy.grpc.pb.h"
+#include "clients/cpp/piserve/infer_stub.h"
 
 namespace piserve::load {
 namespace {
@@ -17,8 +17,7 @@ namespace {
 class UnaryTransport final : public Transport {
  public:
   UnaryTransport(std::shared_ptr<grpc::Channel> channel, std::string api_key)
-      : stub_(v1::PolicyService::NewStub(channel)),
-        api_key_(std::move(api_key)) {}
+      : stub_(std::move(channel)), api_key_(std::move(api_key)) {}
 
   ~UnaryTransport() override {
     const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -35,20 +34,21 @@ class UnaryTransport final : public Transport {
     call->done = std::move(done);
     call->context.set_deadline(client::GrpcDeadline(timeout));
     client::SetCredential(api_key_, &call->context);
-    client::EncodeObservation(observation, call->request.mutable_observation());
+    call->request =
+        client::EncodeRequest(observation, std::chrono::steady_clock::now());
     {
       absl::MutexLock lock(&mutex_);
       ++in_flight_;
     }
-    stub_->async()->Infer(
-        &call->context, &call->request, &call->response,
-        [this, call](const grpc::Status& status) { Finish(call, status); });
+    stub_.Start(
+        &call->request, &call->context, &call->response,
+        [this, call](const absl::Status& status) { Finish(call, status); });
   }
 
  private:
   struct PendingCall {
     grpc::ClientContext context;
-    v1::InferRequest request;
+    grpc::ByteBuffer request;
     v1::InferResponse response;
     std::string request_id;
     Done done;
@@ -56,19 +56,19 @@ class UnaryTransport final : public Transport {
 
   // The call is gone before the destructor goes on: its context holds the
   // channel, which no thread of gRPC's may be the last to let go of.
-  void Finish(PendingCall* call, const grpc::Status& status) {
+  void Finish(PendingCall* call, const absl::Status& status) {
     if (status.ok()) {
       call->done(
           client::DecodeResult(call->response.result(), call->request_id));
     } else {
-      call->done(client::FromGrpc(status));
+      call->done(status);
     }
     delete call;
     absl::MutexLock lock(&mutex_);
     --in_flight_;
   }
 
-  const std::unique_ptr<v1::PolicyService::Stub> stub_;
+  client::InferStub stub_;
   const std::string api_key_;
   absl::Mutex mutex_;
   int in_flight_ ABSL_GUARDED_BY(mutex_) = 0;

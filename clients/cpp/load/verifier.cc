@@ -89,9 +89,9 @@ absl::Status HashImages(const v1::PolicyInfo& info,
       const auto slot = std::find(kModelSlots.begin(), kModelSlots.end(),
                                   camera.model_slot());
       if (slot == kModelSlots.end()) continue;
-      robot->cameras[slot - kModelSlots.begin()] =
-          HashBytes({reinterpret_cast<const std::uint8_t*>(image.data.data()),
-                     image.data.size()});
+      robot->cameras[slot - kModelSlots.begin()] = HashBytes(
+          {reinterpret_cast<const std::uint8_t*>(image.data.str().data()),
+           image.data.size()});
     }
   }
   return absl::OkStatus();

@@ -93,7 +93,8 @@ PolicyClient::PolicyClient(Options options,
                            std::shared_ptr<grpc::Channel> channel)
     : options_(std::move(options)),
       channel_(std::move(channel)),
-      stub_(v1::PolicyService::NewStub(channel_)) {}
+      stub_(v1::PolicyService::NewStub(channel_)),
+      infer_stub_(channel_) {}
 
 Clock::TimePoint PolicyClient::Deadline(const CallOptions& call) {
   return options_.clock->Now() +
@@ -127,14 +128,12 @@ absl::StatusOr<ActionChunk> PolicyClient::Infer(
   if (absl::Status status = Check(observation, deadline); !status.ok()) {
     return status;
   }
-  v1::InferRequest request;
-  EncodeObservation(observation, request.mutable_observation());
   v1::InferResponse response;
   const absl::Status status =
       RunWithRetry(deadline, [&](grpc::ClientContext* context) {
-        EncodeAge(observation, options_.clock->Now(),
-                  request.mutable_observation());
-        return FromGrpc(stub_->Infer(context, request, &response));
+        return infer_stub_.Call(
+            EncodeRequest(observation, options_.clock->Now()), context,
+            &response);
       });
   if (!status.ok()) return status;
   ForgetIfChanged(observation.policy, response.result().model_digest());

@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "clients/cpp/piserve/clock.h"
+#include "clients/cpp/piserve/infer_stub.h"
 #include "clients/cpp/piserve/observation.h"
 #include "clients/cpp/piserve/stream.h"
 #include "grpcpp/channel.h"
@@ -93,6 +94,7 @@ class PolicyClient {
   const Options options_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::PolicyService::Stub> stub_;
+  InferStub infer_stub_;
   absl::Mutex mutex_;
   std::map<std::string, v1::PolicyInfo> infos_ ABSL_GUARDED_BY(mutex_);
 };

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "clients/cpp/piserve/bytes.h"
 #include "piserve/v1/policy.pb.h"
 
 namespace piserve::client {
@@ -21,7 +22,7 @@ struct ImageIn {
   v1::ImageEncoding encoding = v1::IMAGE_ENCODING_RGB8;
   int width = 0;   // px; may stay 0 for JPEG and PNG
   int height = 0;  // px
-  std::string data;
+  Bytes data;
 };
 
 // Start noise, standard normal, row-major [horizon, action_dim].

@@ -80,6 +80,28 @@ TEST(Codec, AgeIsMeasuredAtSending) {
   EXPECT_EQ(out.age_us(), 12000u);
 }
 
+TEST(Codec, TheBytesSentAreThoseOfTheMessage) {
+  ObservationIn in = FakeObservation();
+  in.images.push_back({.name = "wrist",
+                       .encoding = v1::IMAGE_ENCODING_PNG,
+                       .data = std::string(300, 'x')});
+  in.images.push_back({.name = "empty", .data = ""});
+  in.start = std::uint64_t{5};
+  const Clock::TimePoint now = Clock::TimePoint(std::chrono::seconds(9));
+  in.captured_at = now - std::chrono::milliseconds(12);
+  v1::InferRequest message;
+  EncodeObservation(in, message.mutable_observation());
+  EncodeAge(in, now, message.mutable_observation());
+
+  const grpc::ByteBuffer buffer = EncodeRequest(in, now);
+  in.images.clear();  // The bytes stay.
+  grpc::Slice bytes;
+  ASSERT_TRUE(buffer.DumpToSingleSlice(&bytes).ok());
+  v1::InferRequest sent;
+  ASSERT_TRUE(sent.ParseFromArray(bytes.begin(), bytes.size()));
+  EXPECT_EQ(sent.SerializeAsString(), message.SerializeAsString());
+}
+
 TEST(Codec, AChunkIsReadByStep) {
   const auto chunk = DecodeResult(FakeResult("r"), "r");
   ASSERT_TRUE(chunk.ok()) << chunk.status();

@@ -4,7 +4,8 @@
 //
 //   overhead_benchmark [--server=PROGRAM | --server_address=HOST:PORT]
 //
-// Every round makes one call of each kind, so that all see the same machine.
+// Every round makes one call of each kind, in random order, so that all see the
+// same machine.
 // Both servers are processes of their own. Exit code 1 if the server's p50 is
 // more than --max_ratio times the bare call's.
 #include <algorithm>
@@ -12,6 +13,8 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -132,8 +135,14 @@ struct Kind {
 bool RunRounds(std::vector<Kind>& kinds) {
   const int warmup = absl::GetFlag(FLAGS_warmup);
   const int rounds = warmup + absl::GetFlag(FLAGS_rounds);
+  std::vector<int> order(kinds.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937 random(1);
   for (int round = 0; round < rounds; ++round) {
-    for (Kind& kind : kinds) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (std::size_t i = 0; i < kinds.size(); ++i) {
+      // Each kind follows every other one equally often.
+      Kind& kind = kinds[order[i]];
       const auto start = std::chrono::steady_clock::now();
       if (!kind.call()) {
         std::fprintf(stderr, "%s: call failed\n", kind.name.c_str());
@@ -178,8 +187,7 @@ double EncodeMs(const ObservationIn& observation) {
   std::vector<double> ms;
   for (int i = 0; i < 200; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    v1::InferRequest request;
-    EncodeObservation(observation, request.mutable_observation());
+    const grpc::ByteBuffer bytes = EncodeRequest(observation, start);
     ms.push_back(MillisecondsSince(start));
   }
   return load::Describe(ms).p50;
@@ -220,16 +228,20 @@ int Measure(PolicyClient& client, const std::string& server_address,
   }
   v1::InferRequest request;
   EncodeObservation(observation, request.mutable_observation());
+  // Of its own for each kind, as the client library's: none finds its bytes in
+  // a cache that another one has warmed.
   const grpc::ByteBuffer bytes = Serialized(request);
+  const grpc::ByteBuffer back_bytes = Serialized(request);
+  const grpc::ByteBuffer server_bytes = Serialized(request);
   RawCaller echo(echo_address);
   RawCaller server(server_address);
   std::map<std::string, std::vector<double>> stages;
   std::vector<Kind> kinds = {
       {"bare gRPC", [&] { return echo.Call(bytes, false); }, {}},
       {"bare gRPC, bytes sent back",
-       [&] { return echo.Call(bytes, true); },
+       [&] { return echo.Call(back_bytes, true); },
        {}},
-      {"piserve", [&] { return server.Call(bytes, false); }, {}},
+      {"piserve", [&] { return server.Call(server_bytes, false); }, {}},
       {"piserve, client library",
        [&] {
          const auto chunk = client.Infer(observation);

@@ -40,7 +40,7 @@ TEST(ReadImage, ToldByFirstBytesAndSentAsItIs) {
   ASSERT_TRUE(image.ok()) << image.status();
   EXPECT_EQ(image->name, "base");
   EXPECT_EQ(image->encoding, v1::IMAGE_ENCODING_JPEG);
-  EXPECT_EQ(image->data, jpeg);
+  EXPECT_EQ(image->data.str(), jpeg);
   EXPECT_EQ(ReadImage("b=" + Write("y", "\x89PNG\r\n\x1a\n"))->encoding,
             v1::IMAGE_ENCODING_PNG);
 }
@@ -86,9 +86,9 @@ TEST(MakeObservation, PatternsDifferByCameraAndVariation) {
   FakeService service;
   const auto one = *MakeObservation(service.info, {});
   const auto two = *MakeObservation(service.info, WithVariation(1));
-  EXPECT_NE(one.images[0].data, one.images[1].data);
-  EXPECT_NE(one.images[0].data, two.images[0].data);
-  EXPECT_NE(one.images[1].data, two.images[0].data);
+  EXPECT_NE(one.images[0].data.str(), one.images[1].data.str());
+  EXPECT_NE(one.images[0].data.str(), two.images[0].data.str());
+  EXPECT_NE(one.images[1].data.str(), two.images[0].data.str());
 }
 
 TEST(MakeObservation, ADefaultPromptIsLeftToThePolicy) {

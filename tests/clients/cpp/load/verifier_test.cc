@@ -40,7 +40,7 @@ class HashVerifier : public ::testing::Test {
     state.resize(32);
     HashedRow row = {.cameras = {}, .state = state, .noise = {}};
     for (int i : {0, 1}) {
-      const std::string& data = observation.images[i].data;
+      const std::string& data = observation.images[i].data.str();
       row.cameras[observation.images[i].name == "base" ? 0 : 2] = HashBytes(
           {reinterpret_cast<const std::uint8_t*>(data.data()), data.size()});
     }
@@ -84,7 +84,9 @@ TEST_F(HashVerifier, PixelsAndStateCount) {
   const auto verifier = *MakeHashVerifier(info_, observations_);
   const Expectation expectation = verifier->Prepare(0, 0, &observations_[0]);
   client::ObservationIn changed = observations_[0];
-  changed.images[1].data[7] ^= 1;
+  std::string pixels = changed.images[1].data.str();
+  pixels[7] ^= 1;
+  changed.images[1].data = pixels;
   EXPECT_FALSE(expectation(Answer(changed)));
   changed = observations_[0];
   changed.state[2] += 1 / 64.0;
