@@ -20,9 +20,11 @@ WorkerPool::~WorkerPool() {
 }
 
 void WorkerPool::Submit(Lane lane, Job job) {
-  batching::MutexLock lock(mutex_);
-  lanes_[static_cast<int>(lane)].push_back(std::move(job));
-  work_.NotifyOne();
+  {
+    batching::MutexLock lock(mutex_);
+    lanes_[static_cast<int>(lane)].push_back(std::move(job));
+  }
+  work_.NotifyOne();  // whom it wakes needs the lock at once
 }
 
 void WorkerPool::Quiesce() {

@@ -2,6 +2,7 @@
 #include "model/transform/pipeline.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cfloat>
 #include <cmath>
@@ -146,6 +147,24 @@ absl::Status PrepareImage(const ImageView& image, ImageSize canvas,
   if (!pixels.ok()) return pixels.status();
   ResizeWithPad(*pixels, *size, canvas, to);
   return absl::OkStatus();
+}
+
+// Decodes and resizes to the end of `to`.
+absl::Status AppendImage(const ImageView& image, ImageSize canvas,
+                         absl::string_view field,
+                         std::vector<std::uint8_t>* to) {
+  if (image.encoding == ImageEncoding::kRgb8 && image.width == canvas.width &&
+      image.height == canvas.height) {
+    if (auto size = CheckImage(image, field); !size.ok()) return size.status();
+    // As bytes of one type, which are moved as a block.
+    const auto* bytes =
+        reinterpret_cast<const std::uint8_t*>(image.data.data());
+    to->insert(to->end(), bytes, bytes + image.data.size());
+    return absl::OkStatus();
+  }
+  const std::size_t begin = to->size();
+  to->resize(begin + std::size_t{3} * canvas.width * canvas.height);
+  return PrepareImage(image, canvas, field, std::span(*to).subspan(begin));
 }
 
 void AppendNumbers(const std::vector<double>& numbers, std::string* out) {
@@ -315,19 +334,27 @@ absl::Status Pipeline::PrepareImages(const Observation& observation,
                                      ModelInput* input) const {
   const ImageSize canvas = CanvasOf(variant_);
   const std::size_t image_bytes = std::size_t{3} * canvas.width * canvas.height;
-  input->pixels.resize(Variant::kCameras * image_bytes);
+  std::array<std::optional<std::size_t>, Variant::kCameras> image_of;
   for (std::size_t i = 0; i < observation.images.size(); ++i) {
-    const ImageView& image = observation.images[i];
-    const std::optional<int> slot = FindCamera(robot_, image.name)->slot;
-    if (!slot.has_value()) continue;
-    const std::span<std::uint8_t> pixels(input->pixels);
+    const std::optional<int> slot =
+        FindCamera(robot_, observation.images[i].name)->slot;
+    if (slot.has_value()) image_of[*slot] = i;
+  }
+  // Appends slot by slot, so that no pixel is written twice.
+  std::vector<std::uint8_t>& pixels = input->pixels;
+  pixels.reserve(Variant::kCameras * image_bytes);
+  for (int slot = 0; slot < Variant::kCameras; ++slot) {
+    input->camera_mask[slot] = image_of[slot].has_value();
+    if (!image_of[slot].has_value()) {
+      pixels.resize(pixels.size() + image_bytes);
+      continue;
+    }
+    const std::size_t i = *image_of[slot];
     if (absl::Status status =
-            PrepareImage(image, canvas, ImageField(i),
-                         pixels.subspan(*slot * image_bytes, image_bytes));
+            AppendImage(observation.images[i], canvas, ImageField(i), &pixels);
         !status.ok()) {
       return status;
     }
-    input->camera_mask[*slot] = true;
   }
   return absl::OkStatus();
 }
