@@ -26,7 +26,8 @@ add_custom_target(tsan_tests)
 
 function(piserve_finish target)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(${target} PRIVATE ${PISERVE_WARNINGS})
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CXX>:${PISERVE_WARNINGS}>")
 endfunction()
 
 function(piserve_rpath target)

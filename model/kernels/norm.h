@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+namespace piserve::kernels {
+
+// Normalisation over the last dimension of [rows, width] bf16. Statistics and
+// affine in FP32, one rounding at the end. width is a multiple of 8, at most
+// 8192; pointers 16-byte aligned. `out` may be `x`. One block a row: bound by
+// latency below a few hundred rows, by HBM above.
+
+// y = (x - mean) * rsqrt(var + 1e-6) * weight + bias, biased variance.
+// Source: openpi transformers_replace/models/siglip/modeling_siglip.py.
+cudaError_t LaunchLayerNorm(const __nv_bfloat16* x, const float* weight,
+                            const float* bias, __nv_bfloat16* out, int rows,
+                            int width, cudaStream_t stream);
+
+// y = x * rsqrt(mean(x^2) + 1e-6) * gain, with gain = 1 + w of the checkpoint.
+// Source: openpi transformers_replace/models/gemma/modeling_gemma.py.
+cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,
+                          __nv_bfloat16* out, int rows, int width,
+                          cudaStream_t stream);
+
+// y = x * rsqrt(mean(x^2) + 1e-6) * (1 + scale) + shift; scale and shift [width]
+// FP32 are one denoising step's modulation, the same for all rows.
+cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, const float* scale,
+                             const float* shift, __nv_bfloat16* out, int rows,
+                             int width, cudaStream_t stream);
+
+}  // namespace piserve::kernels
