@@ -15,14 +15,17 @@ __global__ void __launch_bounds__(kThreads) PatchifyKernel(PatchifyArgs a) {
   const int slot = blockIdx.x / grid;  // of rows * slots
   const int patch_row = blockIdx.x % grid;
   const int row = slot / a.slots;
-  const int camera = a.slot_camera[slot];
+  const int camera = slot % a.slots;
+  const bool live = camera * grid * grid < a.image_len[row];
   const int strip_bytes = a.patch * a.image * 3;
-  if (camera >= 0) {
+  if (live) {
     const std::uint8_t* image =
         a.pixels +
-        (static_cast<long>(row) * a.cameras + camera) * a.image * a.image * 3 +
+        (static_cast<long>(*a.row_base + row) * a.cameras + camera) * a.image *
+            a.image * 3 +
         static_cast<long>(patch_row) * strip_bytes;
-    for (int i = threadIdx.x; i < strip_bytes; i += kThreads) strip[i] = image[i];
+    for (int i = threadIdx.x; i < strip_bytes; i += kThreads)
+      strip[i] = image[i];
   }
   __syncthreads();
   const int area = a.patch * a.patch;
@@ -33,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) PatchifyKernel(PatchifyArgs a) {
     const int patch = i / a.pitch;
     const int column = i % a.pitch;
     float value = 0;
-    if (camera >= 0 && column < 3 * area) {
+    if (live && column < 3 * area) {
       const int channel = column / area;
       const int y = column % area / a.patch;
       const int x = patch * a.patch + column % a.patch;

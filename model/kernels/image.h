@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+
+#include <cstdint>
 
 namespace piserve::kernels {
 
 struct PatchifyArgs {
-  // uint8 RGB [rows, cameras, image, image, 3]
+  // uint8 RGB [.., cameras, image, image, 3]; the first row is *row_base. The
+  // live cameras of a row come first.
   const std::uint8_t* pixels = nullptr;
-  // [rows, slots]: which camera of its row each image slot shows, -1 for none.
-  const int* slot_camera = nullptr;
+  const int* row_base = nullptr;
+  const int* image_len = nullptr;  // [rows], live cameras * patches an image
   // [rows * slots * patches, pitch]; column c * patch^2 + ky * patch + kx holds
   // the pixel itself, 0..255, which bf16 represents exactly; zero in columns
-  // past 3 * patch^2 and in slots that show nothing.
+  // past 3 * patch^2 and in slots without a camera.
   __nv_bfloat16* patches = nullptr;
   int rows = 0;
   int cameras = 0;
-  int slots = 0;
+  int slots = 0;  // cameras a row that the graph has room for
   int image = 0;  // px a side
   int patch = 0;  // px a side
   int pitch = 0;  // >= 3 * patch^2

@@ -16,11 +16,13 @@ struct RowValues {
 };
 
 __device__ int Column(int chunk) {
-  return (chunk * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) *
+  return (chunk * static_cast<int>(blockDim.x) +
+          static_cast<int>(threadIdx.x)) *
          8;
 }
 
-__device__ void LoadRow(const __nv_bfloat16* row, int width, RowValues& values) {
+__device__ void LoadRow(const __nv_bfloat16* row, int width,
+                        RowValues& values) {
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     if (Column(c) < width) {
@@ -84,10 +86,9 @@ __global__ void __launch_bounds__(kMaxThreads)
            out + offset, width);
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
-    RmsNormKernel(const __nv_bfloat16* x, const float* scale,
-                  const float* shift, float offset, __nv_bfloat16* out,
-                  int width) {
+__device__ void RmsNormRow(const __nv_bfloat16* x, const float* scale,
+                           const float* shift, float offset, __nv_bfloat16* out,
+                           int width) {
   __shared__ float scratch[kMaxThreads / 32];
   const long start = static_cast<long>(blockIdx.x) * width;
   RowValues values;
@@ -95,6 +96,19 @@ __global__ void __launch_bounds__(kMaxThreads)
   const float mean_square = SquaredSum(values, width, 0, scratch) / width;
   StoreRow(values, 0, rsqrtf(mean_square + kEpsilon), offset, scale, shift,
            out + start, width);
+}
+
+__global__ void __launch_bounds__(kMaxThreads)
+    RmsNormKernel(const __nv_bfloat16* x, const float* gain, __nv_bfloat16* out,
+                  int width) {
+  RmsNormRow(x, gain, nullptr, 0, out, width);
+}
+
+__global__ void __launch_bounds__(kMaxThreads)
+    AdaRmsNormKernel(const __nv_bfloat16* x, StepTable modulation,
+                     __nv_bfloat16* out, int width) {
+  const float* scale = modulation.Row();
+  RmsNormRow(x, scale, scale + width, 1, out, width);
 }
 
 int Threads(int width) {
@@ -121,17 +135,16 @@ cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,
                           __nv_bfloat16* out, int rows, int width,
                           cudaStream_t stream) {
   if (!Supported(width)) return cudaErrorInvalidValue;
-  RmsNormKernel<<<rows, Threads(width), 0, stream>>>(x, gain, nullptr, 0, out,
-                                                     width);
+  RmsNormKernel<<<rows, Threads(width), 0, stream>>>(x, gain, out, width);
   return cudaGetLastError();
 }
 
-cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, const float* scale,
-                             const float* shift, __nv_bfloat16* out, int rows,
-                             int width, cudaStream_t stream) {
+cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
+                             __nv_bfloat16* out, int rows, int width,
+                             cudaStream_t stream) {
   if (!Supported(width)) return cudaErrorInvalidValue;
-  RmsNormKernel<<<rows, Threads(width), 0, stream>>>(x, scale, shift, 1, out,
-                                                     width);
+  AdaRmsNormKernel<<<rows, Threads(width), 0, stream>>>(x, modulation, out,
+                                                        width);
   return cudaGetLastError();
 }
 

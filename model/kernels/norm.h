@@ -4,6 +4,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "model/kernels/step_table.h"
+
 namespace piserve::kernels {
 
 // Normalisation over the last dimension of [rows, width] bf16. Statistics and
@@ -23,10 +25,10 @@ cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,
                           __nv_bfloat16* out, int rows, int width,
                           cudaStream_t stream);
 
-// y = x * rsqrt(mean(x^2) + 1e-6) * (1 + scale) + shift; scale and shift [width]
-// FP32 are one denoising step's modulation, the same for all rows.
-cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, const float* scale,
-                             const float* shift, __nv_bfloat16* out, int rows,
-                             int width, cudaStream_t stream);
+// y = x * rsqrt(mean(x^2) + 1e-6) * (1 + scale) + shift; a row of `modulation`
+// begins with scale [width] and shift [width], the same for all rows of x.
+cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
+                             __nv_bfloat16* out, int rows, int width,
+                             cudaStream_t stream);
 
 }  // namespace piserve::kernels

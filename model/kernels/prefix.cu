@@ -16,7 +16,8 @@ __device__ long Item() {
 }
 
 // One thread moves eight columns of one prefix position.
-__global__ void __launch_bounds__(kThreads) EmbedPrefixKernel(EmbedPrefixArgs a) {
+__global__ void __launch_bounds__(kThreads)
+    EmbedPrefixKernel(EmbedPrefixArgs a) {
   const int runs = a.width / 8;
   const long item = Item();
   if (item >= static_cast<long>(a.rows) * a.capacity * runs) return;
@@ -31,7 +32,8 @@ __global__ void __launch_bounds__(kThreads) EmbedPrefixKernel(EmbedPrefixArgs a)
           value);
   } else if (position < a.prefix_len[row]) {
     const int index = position - a.image_len[row];
-    const int token = a.tokens[static_cast<long>(row) * a.max_tokens + index];
+    const int token =
+        a.tokens[static_cast<long>(*a.row_base + row) * a.max_tokens + index];
     if (token >= 0 && token < a.vocab) {
       Load8(a.embedding + static_cast<long>(token) * a.width + column, value);
 #pragma unroll
@@ -42,7 +44,8 @@ __global__ void __launch_bounds__(kThreads) EmbedPrefixKernel(EmbedPrefixArgs a)
 }
 
 // One thread rotates (or copies) one pair of one head of one token.
-__global__ void __launch_bounds__(kThreads) RopeScatterKernel(RopeScatterArgs a) {
+__global__ void __launch_bounds__(kThreads)
+    RopeScatterKernel(RopeScatterArgs a) {
   const int half = a.head_dim / 2;
   const int all_heads = a.heads + 2 * a.kv_heads;
   const long item = Item();
@@ -55,8 +58,8 @@ __global__ void __launch_bounds__(kThreads) RopeScatterKernel(RopeScatterArgs a)
       (a.start == nullptr ? 0 : a.start[row]) + a.start_offset + token;
 
   __nv_bfloat16* x =
-      a.qkv +
-      ((static_cast<long>(row) * a.seq + token) * all_heads + head) * a.head_dim;
+      a.qkv + ((static_cast<long>(row) * a.seq + token) * all_heads + head) *
+                  a.head_dim;
   const __nv_bfloat16 x1 = x[d], x2 = x[d + half];
   __nv_bfloat16 y1 = x1, y2 = x2;
   if (head < a.heads + a.kv_heads) {
@@ -66,11 +69,12 @@ __global__ void __launch_bounds__(kThreads) RopeScatterKernel(RopeScatterArgs a)
     y2 = __float2bfloat16_rn(f2 * cs.x + f1 * cs.y);
   }
   __nv_bfloat16* to = x;
+  const int cache_row = row + (a.row_base == nullptr ? 0 : *a.row_base);
   if (head >= a.heads) {
     const bool is_k = head < a.heads + a.kv_heads;
     const int kv_head = (head - a.heads) % a.kv_heads;
     to = (is_k ? a.cache_k : a.cache_v) +
-         ((static_cast<long>(row) * a.cache_len + position) * a.kv_heads +
+         ((static_cast<long>(cache_row) * a.cache_len + position) * a.kv_heads +
           kv_head) *
              a.head_dim;
   }
@@ -98,14 +102,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    GatedAddKernel(__nv_bfloat16* x, const __nv_bfloat16* y, const float* gate,
+    GatedAddKernel(__nv_bfloat16* x, const __nv_bfloat16* y, StepTable gate,
                    long total, int width) {
   const long i = Item() * 8;
   if (i >= total) return;
   float a[8], b[8], g[8];
   Load8(x + i, a);
   Load8(y + i, b);
-  Load8(gate + i % width, g);
+  Load8(gate.Row() + i % width, g);
 #pragma unroll
   for (int k = 0; k < 8; ++k) a[k] += b[k] * g[k];
   Store8(x + i, a);
@@ -141,7 +145,7 @@ cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,
 }
 
 cudaError_t LaunchGatedAdd(__nv_bfloat16* x, const __nv_bfloat16* y,
-                           const float* gate, int rows, int width,
+                           StepTable gate, int rows, int width,
                            cudaStream_t stream) {
   if (width % 8 != 0) return cudaErrorInvalidValue;
   const long total = static_cast<long>(rows) * width;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "model/kernels/step_table.h"
 
 namespace piserve::kernels {
 
@@ -12,11 +14,13 @@ struct EmbedPrefixArgs {
   // [rows, slots * patches, width]: live cameras of a row come first.
   const __nv_bfloat16* image_tokens = nullptr;
   const __nv_bfloat16* embedding = nullptr;  // [vocab, width]
-  const std::int32_t* tokens = nullptr;      // [rows, max_tokens]
-  const int* image_len = nullptr;            // [rows], live cameras * patches
-  const int* prefix_len = nullptr;           // [rows], image_len + prompt tokens
-  __nv_bfloat16* out = nullptr;              // [rows, capacity, width]
-  float scale = 0;                           // sqrt(width)
+  // [.., max_tokens]; the first row is *row_base.
+  const std::int32_t* tokens = nullptr;
+  const int* row_base = nullptr;
+  const int* image_len = nullptr;   // [rows], live cameras * patches
+  const int* prefix_len = nullptr;  // [rows], image_len + prompt tokens
+  __nv_bfloat16* out = nullptr;     // [rows, capacity, width]
+  float scale = 0;                  // sqrt(width)
   int rows = 0;
   int slot_tokens = 0;  // slots * patches
   int max_tokens = 0;
@@ -36,10 +40,11 @@ struct RopeScatterArgs {
   // q is rotated in place. With heads == 0: k and v only.
   __nv_bfloat16* qkv = nullptr;
   const float2* table = nullptr;  // [positions, head_dim / 2] (cos, sin)
-  // [rows]: where the row's first token goes in the cache and in the table; null
-  // for 0.
+  // [rows]: where the row's first token goes in the cache and in the table;
+  // null for 0.
   const int* start = nullptr;
-  __nv_bfloat16* cache_k = nullptr;  // [rows, cache_len, kv_heads, head_dim]
+  const int* row_base = nullptr;     // first row of the caches; null for 0
+  __nv_bfloat16* cache_k = nullptr;  // [.., cache_len, kv_heads, head_dim]
   __nv_bfloat16* cache_v = nullptr;
   int rows = 0;
   int seq = 0;
@@ -60,9 +65,10 @@ cudaError_t LaunchRopeScatter(const RopeScatterArgs& args, cudaStream_t stream);
 cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,
                         int rows, int width, cudaStream_t stream);
 
-// x += y * gate, column by column: adaRMS's gated residual.
+// x += y * gate, column by column: adaRMS's gated residual. A row of `gate`
+// has [width].
 cudaError_t LaunchGatedAdd(__nv_bfloat16* x, const __nv_bfloat16* y,
-                           const float* gate, int rows, int width,
+                           StepTable gate, int rows, int width,
                            cudaStream_t stream);
 
 }  // namespace piserve::kernels

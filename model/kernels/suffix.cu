@@ -24,6 +24,7 @@ __global__ void __launch_bounds__(kColumns)
   const int column = blockIdx.x * kColumns + threadIdx.x;
   if (column >= a.out) return;
   const float* w = a.weight + static_cast<long>(column) * a.in;
+  const float bias = a.bias.Row()[column];
   float weight[kMaxIn];
 #pragma unroll
   for (int k = 0; k < kMaxIn; ++k) weight[k] = k < a.in ? w[k] : 0;
@@ -33,10 +34,9 @@ __global__ void __launch_bounds__(kColumns)
     for (int k = 0; k < kMaxIn; ++k) {
       if (k < a.in) sum += weight[k] * x[t][k];
     }
-    sum += a.bias[column];
+    sum += bias;
     if (a.activation == Activation::kSilu) sum = sum / (1 + expf(-sum));
-    a.y[static_cast<long>(first + t) * a.out + column] =
-        __float2bfloat16_rn(sum);
+    a.y[a.tokens.Index(first + t) * a.out + column] = __float2bfloat16_rn(sum);
   }
 }
 
@@ -47,11 +47,12 @@ __global__ void __launch_bounds__(kStepThreads)
   const long row = blockIdx.x;
   for (int i = threadIdx.x * 8; i < a.width; i += kStepThreads * 8) {
     float h[8];
-    Load8(a.hidden + row * a.width + i, h);
+    Load8(a.hidden + a.tokens.Index(row) * a.width + i, h);
 #pragma unroll
     for (int k = 0; k < 8; ++k) hidden[i + k] = h[k];
   }
   __syncthreads();
+  const float dt = *a.dt.Row();
   const int lane = threadIdx.x % 32;
   for (int d = threadIdx.x / 32; d < a.dim; d += kStepThreads / 32) {
     const float* w = a.weight + static_cast<long>(d) * a.width;
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kStepThreads)
     if (lane != 0) continue;
     const float v = sum + a.bias[d];
     float* x = a.x + row * a.dim + d;
-    *x = __fadd_rn(*x, __fmul_rn(a.dt, v));
+    *x = __fadd_rn(*x, __fmul_rn(dt, v));
     if (a.velocity != nullptr) a.velocity[row * a.dim + d] = v;
   }
 }

@@ -4,17 +4,33 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "model/kernels/step_table.h"
+
 namespace piserve::kernels {
 
 enum class Activation { kNone, kSilu };
 
+// Which tokens of a row's suffix a kernel is about: `count` of them from
+// `first` on, of `stride` tokens a row.
+struct SuffixTokens {
+  int count = 1;
+  int first = 0;
+  int stride = 1;
+
+  // Of the i-th such token, counted over all rows.
+  __device__ long Index(long i) const {
+    return i / count * stride + first + i % count;
+  }
+};
+
 struct SmallLinearArgs {
   const float* x = nullptr;       // [rows, in]
   const float* weight = nullptr;  // [out, in]
-  const float* bias = nullptr;    // [out]
-  __nv_bfloat16* y = nullptr;     // [rows, out]
+  StepTable bias;                 // rows of [out]
+  __nv_bfloat16* y = nullptr;     // [.., out]: x's rows go to `tokens` of it
+  SuffixTokens tokens;
   int rows = 0;
-  int in = 0;   // at most 64
+  int in = 0;  // at most 64
   int out = 0;
   Activation activation = Activation::kNone;
 };
@@ -24,13 +40,14 @@ struct SmallLinearArgs {
 cudaError_t LaunchSmallLinear(const SmallLinearArgs& args, cudaStream_t stream);
 
 struct ActionStepArgs {
-  // [rows, width]: the expert's normalised output, last `horizon` tokens only.
+  // [.., width]: the expert's normalised output; read at `tokens`.
   const __nv_bfloat16* hidden = nullptr;
+  SuffixTokens tokens;
   const float* weight = nullptr;  // [dim, width]
   const float* bias = nullptr;    // [dim]
   float* x = nullptr;             // [rows, dim], updated in place
   float* velocity = nullptr;      // [rows, dim] or null: v, for tests
-  float dt = 0;                   // negative
+  StepTable dt;                   // rows of one negative number
   int rows = 0;
   int width = 0;
   int dim = 0;

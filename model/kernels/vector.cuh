@@ -43,8 +43,9 @@ __device__ inline void Load8(const float* p, float (&out)[8]) {
   out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
 
-// Sum over the block in a fixed order; every thread gets it. `scratch` holds one
-// float a warp. Ends with all threads past a barrier, so it may be called again.
+// Sum over the block in a fixed order; every thread gets it. `scratch` holds
+// one float a warp. Ends with all threads past a barrier, so it may be called
+// again.
 __device__ inline float BlockSum(float value, float* scratch) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
