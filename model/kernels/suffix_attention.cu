@@ -5,6 +5,8 @@
 // tile twice: for q k, kM / 16 by 8 / (kM / 16) warps over (rows, keys); for
 // p v, every warp takes all rows and its own columns of v, so v is read once
 // from shared memory. p goes through shared memory in between.
+#include <cmath>
+
 #include <cooperative_groups.h>
 
 #include "model/kernels/mma.cuh"

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/suffix_attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "tests/model/kernels/device.h"
+
+namespace piserve::kernels {
+namespace {
+
+struct Shape {
+  std::vector<int> start;  // one a row
+  int tokens = 50;
+  int key_extra = 50;
+  int cache_len = 0;
+  int head_dim = 256;
+  FirstToken first_token = FirstToken::kSeesAll;
+  int heads = 8;
+
+  int rows() const { return static_cast<int>(start.size()); }
+  int width() const { return heads * head_dim; }
+  int stride() const { return (heads + 2) * head_dim; }  // of merged qkv
+  int Visible(int row, int token) const {
+    const bool alone = first_token == FirstToken::kSeesItself && token == 0;
+    return std::min(start[row] + (alone ? 1 : key_extra), cache_len);
+  }
+};
+
+struct Inputs {
+  std::vector<Bf16> q, k, v;
+};
+
+// Row r's values depend on its label alone, and keys that no token may see are
+// NaN.
+Inputs Draw(const Shape& s, const std::vector<int>& labels) {
+  Inputs in;
+  for (int r = 0; r < s.rows(); ++r) {
+    const unsigned seed = 100 * labels[r];
+    const auto q = NormalBf16(s.tokens * s.stride(), seed + 1, 1.5f);
+    auto k = NormalBf16(s.cache_len * s.head_dim, seed + 2, 1.5f);
+    auto v = NormalBf16(s.cache_len * s.head_dim, seed + 3);
+    const Bf16 nan =
+        __float2bfloat16_rn(std::numeric_limits<float>::quiet_NaN());
+    const int visible = s.Visible(r, s.tokens - 1) * s.head_dim;
+    std::fill(k.begin() + visible, k.end(), nan);
+    std::fill(v.begin() + visible, v.end(), nan);
+    in.q.insert(in.q.end(), q.begin(), q.end());
+    in.k.insert(in.k.end(), k.begin(), k.end());
+    in.v.insert(in.v.end(), v.begin(), v.end());
+  }
+  return in;
+}
+
+std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
+  DeviceArray<Bf16> q(in.q), k(in.k), v(in.v);
+  DeviceArray<Bf16> out(static_cast<std::size_t>(s.rows()) * s.tokens *
+                        s.width());
+  DeviceArray<int> start(s.start);
+  SuffixAttentionArgs args;
+  args.q = q.data();
+  args.token_stride = s.stride();
+  args.cache_k = k.data();
+  args.cache_v = v.data();
+  args.start = start.data();
+  args.out = out.data();
+  args.rows = s.rows();
+  args.tokens = s.tokens;
+  args.heads = s.heads;
+  args.head_dim = s.head_dim;
+  args.cache_len = s.cache_len;
+  args.key_extra = s.key_extra;
+  args.first_token = s.first_token;
+  EXPECT_EQ(LaunchSuffixAttention(args, nullptr), cudaSuccess);
+  return out.Get();
+}
+
+// One query's answer. Three things part the kernel from exact arithmetic:
+//   p rounded to bf16: at most 2^-8 of each term, so 2^-8 of A = sum p|v| / l;
+//   the result rounded to bf16: 2^-8 of it;
+//   scores in FP32, C terms: an error of C * 2^-24 * sum |q k| * scale, which
+//   moves numerator and denominator by e^that - 1 each; exp2 and the sums over
+//   keys are of the order of 2^-22 and take the doubled score term's slack.
+void Attend(const Shape& s, const std::vector<double>& q,
+            const std::vector<double>& k, const std::vector<double>& v,
+            int visible, Expected* out) {
+  const int dim = s.head_dim;
+  const double scale = 1 / std::sqrt(static_cast<double>(dim));
+  std::vector<double> p(visible);
+  double maximum = -1e300, reach = 0, total = 0;
+  for (int j = 0; j < visible; ++j) {
+    double sum = 0, size = 0;
+    for (int d = 0; d < dim; ++d) {
+      const double term = q[d] * k[static_cast<long>(j) * dim + d];
+      sum += term;
+      size += std::abs(term);
+    }
+    p[j] = sum * scale;
+    maximum = std::max(maximum, p[j]);
+    reach = std::max(reach, size * scale);
+  }
+  for (double& score : p) total += score = std::exp(score - maximum);
+  std::vector<double> value(dim, 0), size(dim, 0);
+  for (int j = 0; j < visible; ++j) {
+    for (int d = 0; d < dim; ++d) {
+      const double term = p[j] / total * v[static_cast<long>(j) * dim + d];
+      value[d] += term;
+      size[d] += std::abs(term);
+    }
+  }
+  const double score_error = dim * kFp32Half * reach + 0x1p-20;
+  for (int d = 0; d < dim; ++d) {
+    out[d] = {value[d], kBf16Half * (size[d] + std::abs(value[d])) +
+                            4 * score_error * size[d] + 1e-30};
+  }
+}
+
+std::vector<double> Widen(const Bf16* from, std::size_t count) {
+  std::vector<double> to(count);
+  for (std::size_t i = 0; i < count; ++i) to[i] = Value(from[i]);
+  return to;
+}
+
+std::vector<Expected> Twin(const Shape& s, const Inputs& in) {
+  std::vector<Expected> want(static_cast<std::size_t>(s.rows()) * s.tokens *
+                             s.width());
+  const std::size_t cache = static_cast<std::size_t>(s.cache_len) * s.head_dim;
+  for (int r = 0; r < s.rows(); ++r) {
+    const auto k = Widen(in.k.data() + r * cache, cache);
+    const auto v = Widen(in.v.data() + r * cache, cache);
+    ParallelFor(s.tokens * s.heads, [&](int i) {
+      const int token = i / s.heads, head = i % s.heads;
+      const std::size_t at = static_cast<std::size_t>(r) * s.tokens + token;
+      const auto q =
+          Widen(in.q.data() + at * s.stride() + head * s.head_dim, s.head_dim);
+      Attend(s, q, k, v, s.Visible(r, token),
+             want.data() + at * s.width() + head * s.head_dim);
+    });
+  }
+  return want;
+}
+
+std::vector<int> Labels(int rows) {
+  std::vector<int> labels(rows);
+  for (int r = 0; r < rows; ++r) labels[r] = r + 1;
+  return labels;
+}
+
+void ExpectTwin(const Shape& s, const std::string& what) {
+  const Inputs in = Draw(s, Labels(s.rows()));
+  ExpectWithin(Result(s, in), Twin(s, in), what);
+}
+
+using SuffixAttentionTest = KernelTest;
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinAtPi0sFirstStep) {
+  Shape s;
+  s.start = {816};
+  s.tokens = s.key_extra = 51;
+  s.cache_len = 867;
+  s.first_token = FirstToken::kSeesItself;
+  ExpectTwin(s, "816 + 51");
+  s.start = {780};
+  ExpectTwin(s, "780 + 51");
+  s.start = {788};
+  s.tokens = s.key_extra = 11;
+  s.cache_len = 799;
+  ExpectTwin(s, "788 + 11");
+}
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinAtOneRow) {
+  Shape s;
+  s.start = {816};
+  s.key_extra = 51;
+  s.cache_len = 867;
+  ExpectTwin(s, "pi0");
+  s.start = {968};
+  s.key_extra = 50;
+  s.cache_len = 1018;
+  ExpectTwin(s, "pi05");
+  for (const int horizon : {10, 15, 16}) {
+    s.tokens = s.key_extra = horizon;
+    ExpectTwin(s, "pi05, horizon " + std::to_string(horizon));
+  }
+}
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinWhereClustersShrinkWithRows) {
+  for (const int rows : {2, 3, 4, 5, 8, 16}) {
+    Shape s;
+    for (int r = 0; r < rows; ++r) s.start.push_back(816 - r * 53 % 700);
+    s.tokens = s.key_extra = 51;
+    s.cache_len = 867;
+    s.first_token = FirstToken::kSeesItself;
+    ExpectTwin(s, std::to_string(rows) + " rows");
+  }
+}
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinAtSixtyFourRows) {
+  Shape s;
+  for (int r = 0; r < 64; ++r) s.start.push_back(r * 13 % 260);
+  s.cache_len = 968;
+  ExpectTwin(s, "64 rows");
+}
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinWithHardlyAKey) {
+  for (const int start : {0, 1, 15, 16, 17, 63, 64, 65}) {
+    Shape s;
+    s.start = {start};
+    s.tokens = s.key_extra = 7;
+    s.cache_len = 80;
+    s.first_token = FirstToken::kSeesItself;
+    ExpectTwin(s, std::to_string(start) + " prefix keys");
+  }
+}
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinAtTheTinyVariants) {
+  Shape s;
+  s.head_dim = 32;
+  for (const int rows : {1, 2, 8, 64}) {
+    s.start.clear();
+    for (int r = 0; r < rows; ++r) s.start.push_back(816 - r * 67 % 800);
+    s.tokens = s.key_extra = 11;
+    s.cache_len = 827;
+    s.first_token = FirstToken::kSeesItself;
+    ExpectTwin(s, "tiny pi0, " + std::to_string(rows) + " rows");
+    s.tokens = s.key_extra = 7;
+    s.cache_len = 975;
+    s.first_token = FirstToken::kSeesAll;
+    ExpectTwin(s, "tiny pi05, " + std::to_string(rows) + " rows");
+  }
+}
+
+TEST_F(SuffixAttentionTest, KeysPastTheCacheAreNotRead) {
+  Shape s;
+  s.start = {60, 5};
+  s.cache_len = 64;  // row 0 claims 110 keys
+  ExpectTwin(s, "clamped");
+}
+
+TEST_F(SuffixAttentionTest, ARowsBitsDependOnItselfAlone) {
+  for (const int rows : {2, 4, 8, 16}) {
+    Shape s;
+    s.cache_len = 867;
+    s.key_extra = 51;
+    for (int r = 0; r < rows; ++r) s.start.push_back(816 - r * 101 % 700);
+    const std::size_t row_size = static_cast<std::size_t>(s.tokens) * s.width();
+    const auto labels = Labels(rows);
+    const auto before = Result(s, Draw(s, labels));
+    // The first row becomes the last, among others of other lengths.
+    Shape moved = s;
+    auto moved_labels = labels;
+    std::reverse(moved_labels.begin(), moved_labels.end());
+    for (int r = 0; r + 1 < rows; ++r) moved.start[r] = r * 59 % 800;
+    moved.start.back() = s.start[0];
+    const auto after = Result(moved, Draw(moved, moved_labels));
+    const std::vector<Bf16> first(before.begin(), before.begin() + row_size);
+    const std::vector<Bf16> last(after.end() - row_size, after.end());
+    EXPECT_TRUE(SameBits(first, last)) << rows << " rows";
+  }
+}
+
+TEST_F(SuffixAttentionTest, ReplayIsBitIdentical) {
+  Shape s;
+  s.start = {816};
+  s.cache_len = 866;
+  const Inputs in = Draw(s, {1});
+  const auto once = Result(s, in);
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(SameBits(once, Result(s, in)));
+}
+
+TEST_F(SuffixAttentionTest, LargeScoresDoNotOverflow) {
+  Shape s;
+  s.start = {200};
+  s.tokens = s.key_extra = 10;
+  s.cache_len = 210;
+  Inputs in = Draw(s, {1});
+  for (Bf16& q : in.q) q = __float2bfloat16_rn(Value(q) * 40);
+  for (const Bf16 v : Result(s, in)) ASSERT_TRUE(std::isfinite(Value(v)));
+}
+
+TEST(SuffixAttentionSupportsTest, WhatItHasAKernelFor) {
+  EXPECT_TRUE(SuffixAttentionSupports(256, 1));
+  EXPECT_TRUE(SuffixAttentionSupports(32, 1));
+  EXPECT_FALSE(SuffixAttentionSupports(128, 1));
+  EXPECT_FALSE(SuffixAttentionSupports(256, 2));
+  SuffixAttentionArgs args;
+  args.head_dim = 24;
+  EXPECT_EQ(LaunchSuffixAttention(args, nullptr), cudaErrorInvalidValue);
+}
+
+}  // namespace
+}  // namespace piserve::kernels
