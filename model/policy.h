@@ -21,10 +21,10 @@ struct SlotRow {
   std::span<std::uint8_t> camera_mask;  // [3], 0 or 1
   std::span<std::int32_t> tokens;       // [L]; the first *token_count are valid
   std::int32_t* token_count = nullptr;
-  std::span<float> state;           // [action_dim], normalised
-  std::span<float> noise;           // [H, action_dim], standard normal
-  std::span<const float> actions;   // [H, action_dim], normalised; valid once
-                                    // the wave has completed
+  std::span<float> state;          // [action_dim], normalised
+  std::span<float> noise;          // [H, action_dim], standard normal
+  std::span<const float> actions;  // [H, action_dim], normalised; valid once
+                                   // the wave has completed
 };
 
 // Input and output memory of one wave, lent by a policy. Destroying it gives
@@ -32,8 +32,8 @@ struct SlotRow {
 class Slot {
  public:
   virtual ~Slot() = default;
-  virtual int capacity() const = 0;      // rows
-  virtual SlotRow row(int index) = 0;    // 0 <= index < capacity()
+  virtual int capacity() const = 0;    // rows
+  virtual SlotRow row(int index) = 0;  // 0 <= index < capacity()
 };
 
 // What decides how long a wave takes.
@@ -55,19 +55,19 @@ struct StageDuration {
 };
 
 struct WaveResult {
-  std::unique_ptr<Slot> slot;             // given back, with actions
-  std::vector<absl::Status> row_status;   // one a row
+  std::unique_ptr<Slot> slot;            // given back, with actions
+  std::vector<absl::Status> row_status;  // one a row
   std::vector<StageDuration> stages;
-  int graph_rows = 0;                     // rows that were really computed
+  int graph_rows = 0;  // rows that were really computed
 };
 
 struct Capabilities {
   Variant variant;
-  std::string backend;                 // "reference", "engine"
-  std::string precision;               // "bfloat16", "float32"
-  std::vector<int> batch_sizes;        // ascending; a wave of n rows runs in the
-                                       // smallest that holds it
-  std::vector<int> step_counts;        // the first one is the default
+  std::string backend;           // "reference", "engine"
+  std::string precision;         // "bfloat16", "float32"
+  std::vector<int> batch_sizes;  // ascending; a wave of n rows runs in the
+                                 // smallest that holds it
+  std::vector<int> step_counts;  // the first one is the default
   int slots_in_flight = 2;
   bool supports_action_prefix = false;
 

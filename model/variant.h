@@ -47,9 +47,7 @@ struct Variant {
   static constexpr int kCameras = 3;  // base, left wrist, right wrist
 
   // Prefix rows with every camera and a full prompt: S.
-  int prefix_len() const {
-    return kCameras * vision.tokens() + max_token_len;
-  }
+  int prefix_len() const { return kCameras * vision.tokens() + max_token_len; }
   // Suffix rows: T. Pi0 has a state token before the actions.
   int suffix_len() const { return action_horizon + (pi05 ? 0 : 1); }
 };

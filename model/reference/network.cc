@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "model/flow.h"
 #include "model/reference/masks.h"
 #include "model/reference/rope.h"
 
@@ -56,9 +57,8 @@ Network::Network(Parameters& parameters)
       vlm_(parameters, Gemma::Role::kVlm),
       expert_(parameters, Gemma::Role::kExpert),
       suffix_(parameters),
-      inverse_frequencies_(
-          InverseFrequencies(variant_.vlm.head_dim, options_.rope)
-              .to(options_.device)) {}
+      inverse_frequencies_(FrequencyTensor(variant_.vlm.head_dim, options_.rope)
+                               .to(options_.device)) {}
 
 at::Tensor Network::EncodeImages(const at::Tensor& images,
                                  const Trace& trace) const {
@@ -167,13 +167,13 @@ at::Tensor Network::DenoiseStep(const PrefixCache& prefix,
 at::Tensor Network::Denoise(const PrefixCache& prefix, const at::Tensor& state,
                             const at::Tensor& noise, int steps,
                             const Trace& trace) const {
-  // t is summed up in fp32: 1 - k/steps has other bits (docs/pi0.md 2.12).
-  const float dt = static_cast<float>(-1.0 / steps);
+  const FlowSteps flow = FlowStepsOf(steps);
   at::Tensor x = noise;
   Record(trace, x, "x_t");
-  for (float t = 1.0f; t >= -dt / 2; t += dt) {
+  for (const float t : flow.times) {
     const at::Tensor v = DenoiseStep(prefix, state, x, t, trace);
-    x = at::add(x, at::mul(v, dt));  // two roundings, not one fused operation
+    // Two roundings, not one fused operation.
+    x = at::add(x, at::mul(v, flow.dt));
     Record(trace, x, "x_t");
   }
   return x;

@@ -3,28 +3,24 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/amax.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/linspace.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/mul.h>
-#include <ATen/ops/pow.h>
-#include <ATen/ops/reciprocal.h>
 #include <ATen/ops/rsqrt.h>
-#include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/tensor.h>
 
 #include <cmath>
-#include <numbers>
 #include <optional>
+
+#include "model/flow.h"
 
 namespace piserve::reference {
 namespace {
@@ -108,15 +104,7 @@ at::Tensor FlashAttention(const at::Tensor& q, const at::Tensor& k,
 }
 
 at::Tensor TimeEmbedding(float t, int width, at::Device device) {
-  constexpr double kMinPeriod = 4e-3, kMaxPeriod = 4.0;
-  const at::Tensor fraction = at::linspace(
-      0.0, 1.0, width / 2, at::TensorOptions(at::kDouble).device(device));
-  const at::Tensor period =
-      at::mul(at::pow(kMaxPeriod / kMinPeriod, fraction), kMinPeriod);
-  const at::Tensor frequency =
-      at::mul(at::mul(at::reciprocal(period), 2.0), std::numbers::pi);
-  const at::Tensor angle = at::mul(frequency, static_cast<double>(t));
-  return at::cat({at::sin(angle), at::cos(angle)}).to(at::kFloat).unsqueeze(0);
+  return at::tensor(piserve::TimeEmbedding(t, width)).to(device).unsqueeze(0);
 }
 
 }  // namespace piserve::reference

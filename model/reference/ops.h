@@ -57,10 +57,7 @@ at::Tensor EagerAttention(const at::Tensor& q, const at::Tensor& k,
 at::Tensor FlashAttention(const at::Tensor& q, const at::Tensor& k,
                           const at::Tensor& v);
 
-// Sine and cosine features of flow time t in [0, 1], width `width`: fp32
-// [1, width], float64 until the last cast.
-// Source: openpi pi0_pytorch.py, create_sinusoidal_pos_embedding (docs/pi0.md
-// 2.9).
+// The core's features of flow time t as a tensor: fp32 [1, width].
 at::Tensor TimeEmbedding(float t, int width, at::Device device);
 
 }  // namespace piserve::reference

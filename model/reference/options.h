@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/reference/precision.h"
+#include "model/rope_table.h"
 
 namespace piserve::reference {
 

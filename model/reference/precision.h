@@ -22,10 +22,6 @@ constexpr const char* NameOf(Precision precision) {
 //              to bf16, the outer projections as in the file (docs/pi0.md 2.1)
 enum class WeightRounding { kAsFile, kBf16Mode };
 
-// RoPE's inverse frequencies: fp32, or rounded to bf16 as openpi's cast of the
-// buffer does (docs/pi0.md 2.7).
-enum class RopeTable { kExact, kBf16 };
-
 // How a prefix with masked cameras and prompt padding is computed.
 //
 //   kCompact  one row after another, its valid tokens only: nothing masked is

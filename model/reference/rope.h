@@ -3,13 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "model/reference/precision.h"
+#include "model/rope_table.h"
 
 namespace piserve::reference {
 
-// 10000^(-2i/head_dim) for i < head_dim/2: fp32 [head_dim/2], with torch's bits
-// (docs/pi0.md 2.7); RopeTable::kBf16 rounds each entry to bf16.
-at::Tensor InverseFrequencies(int head_dim, RopeTable table);
+// The core's table as a tensor: fp32 [head_dim/2].
+at::Tensor FrequencyTensor(int head_dim, RopeTable table);
 
 // cos and sin of position times frequency, of the dtype of the activations.
 struct Rotation {

@@ -69,7 +69,7 @@ TEST(RopeTest, InverseFrequenciesAreTorchsBits) {
       test::GoldenJson("rope.json")["inv_freq_float32_by_head_dim"];
   for (const auto& [head_dim, golden] : tables.items()) {
     const at::Tensor got =
-        InverseFrequencies(std::stoi(head_dim), RopeTable::kExact);
+        FrequencyTensor(std::stoi(head_dim), RopeTable::kExact);
     ASSERT_EQ(got.size(0), golden.size());
     for (int i = 0; i < golden.size(); ++i) {
       EXPECT_EQ(std::bit_cast<std::uint32_t>(got[i].item<float>()),
@@ -80,7 +80,7 @@ TEST(RopeTest, InverseFrequenciesAreTorchsBits) {
 }
 
 TEST(RopeTest, Bf16TableIsRounded) {
-  const at::Tensor got = InverseFrequencies(16, RopeTable::kBf16);
+  const at::Tensor got = FrequencyTensor(16, RopeTable::kBf16);
   const std::uint32_t want[] = {0x3F80, 0x3EA2, 0x3DCD, 0x3D02,
                                 0x3C24, 0x3B4F, 0x3A83, 0x39A6};
   for (int i = 0; i < 8; ++i) {
@@ -94,7 +94,7 @@ TEST(RopeTest, TurnsHalvesNotNeighbours) {
   const at::Tensor x = at::arange(1, 5, at::kFloat).view({1, 1, 1, 4});
   const Rotation rotation =
       RotationAt(at::ones({1, 1}, at::kLong),
-                 InverseFrequencies(4, RopeTable::kExact), at::kFloat);
+                 FrequencyTensor(4, RopeTable::kExact), at::kFloat);
   const at::Tensor y = ApplyRope(x, rotation).view({4});
   EXPECT_NEAR(y[0].item<double>(), std::cos(1) - 3 * std::sin(1), 1e-6);
   EXPECT_NEAR(y[2].item<double>(), 3 * std::cos(1) + std::sin(1), 1e-6);
