@@ -33,6 +33,19 @@ std::uint64_t ClientKey(const InferenceRequest& request) {
   return std::hash<std::string>()(key);
 }
 
+// A client ends a call at its deadline by cancelling it, and does so a little
+// before our deadline: gRPC rounds timeouts up, by 1 % at most, when it sends
+// them. What was cancelled then did expire; nobody changed his mind.
+batching::DropReason ReasonAt(absl::Time now, const ActiveRequest& task,
+                              batching::DropReason reason) {
+  if (reason != batching::DropReason::kCancelled) return reason;
+  const absl::Duration given = task.deadline - task.request.received;
+  const absl::Duration left = task.deadline - now;
+  return left <= given / 50 + absl::Milliseconds(2)
+             ? batching::DropReason::kExpired
+             : reason;
+}
+
 std::uint64_t DrawSeed() {
   thread_local std::random_device device;
   return (std::uint64_t{device()} << 32) | device();
@@ -87,8 +100,9 @@ Dispatcher::Dispatcher(Options options,
           .clock = options_.clock,
           .observer = options_.batching_observer,
           .dropped =
-              [](Task task, batching::DropReason reason) {
-                task->Fail(Dropped(reason));
+              [this](Task task, batching::DropReason reason) {
+                task->Fail(
+                    Dropped(ReasonAt(options_.clock->Now(), *task, reason)));
               }},
       std::move(executors));
 }

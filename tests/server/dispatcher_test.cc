@@ -461,6 +461,14 @@ TEST_F(QueueTest, CancelledIsNeverComputed) {
   EXPECT_EQ(acted_, 1);
 }
 
+TEST_F(QueueTest, CancelledByItsDeadlineCountsAsExpired) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  clock_.Jump(absl::Milliseconds(4900));  // of 5000
+  waiting.Cancel();
+  EXPECT_EQ(waiting.Reason(), "EXPIRED");
+}
+
 TEST_F(QueueTest, NewerObservationOfTheRobotSupersedes) {
   Dispatcher& dispatcher = MakeHanging();
   const auto of = [this](std::uint64_t sequence) {
