@@ -99,6 +99,11 @@ bool IsNetworkStage(std::string_view stage) {
   return stage == "vision" || stage == "prefill" || stage == "denoise";
 }
 
+// Answers and the server's own errors, which objectives are made of: a rate
+// misses the first error of a series that begins with it.
+constexpr const char* kCodesOfObjectives[] = {
+    "OK", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"};
+
 // How a request that carries `reason` ended.
 const char* Outcome(const absl::Status& status, const std::string& reason) {
   if (status.ok()) return "ok";
@@ -209,7 +214,9 @@ Metrics::Metrics()
        {rpc::Method::kInfer, rpc::Method::kInferStream,
         rpc::Method::kGetPolicyInfo}) {
     received_.Add({{"method", Name(method)}});
-    completed_.Add({{"method", Name(method)}, {"code", "OK"}});
+    for (const char* code : kCodesOfObjectives) {
+      completed_.Add({{"method", Name(method)}, {"code", code}});
+    }
   }
   for (const char* reason : {"non_finite_output", "late"}) {
     withheld_.Add({{"reason", reason}});

@@ -129,6 +129,15 @@ TEST(MetricsTest, ValuesAreInBaseUnits) {
                               "{reason=\"non_finite_output\"} 1"));
 }
 
+TEST(MetricsTest, ErrorsOfTheServerAreCountedFromZero) {
+  const Metrics metrics;
+  for (const char* code :
+       {"DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}) {
+    EXPECT_THAT(Page(metrics), HasSubstr(std::string("{code=\"") + code +
+                                         "\",method=\"Infer\"} 0"));
+  }
+}
+
 TEST(MetricsTest, NetworkStagesAreCountedByWaveOnly) {
   Metrics metrics;
   Exercise(metrics, DeviceKind::kCpu);
