@@ -6,9 +6,18 @@
 //   noop  zero actions at once, for ALOHA's three views (pi0_aloha)
 //   hash  actions are a hash of the observation, for LIBERO's two views
 //         (pi05_libero); a wave of B rows takes 6 + 0.5 B ms
+//
+//   --stall_file=PATH  while that file exists no wave ends, as if the device
+//   had
+//                      stalled; also not at shutdown
+#include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/flags/flag.h"
@@ -19,6 +28,7 @@
 #include "tests/support/fake_policy.h"
 
 ABSL_FLAG(std::string, policy, "hash", "noop or hash");
+ABSL_FLAG(std::string, stall_file, "", "While it exists no wave ends");
 ABSL_FLAG(std::string, source_folder, PISERVE_SOURCE_DIR,
           "Where tests/golden is");
 
@@ -26,6 +36,19 @@ namespace piserve {
 namespace {
 
 bool IsNoOp() { return absl::GetFlag(FLAGS_policy) == "noop"; }
+
+// No row is done while `file` exists.
+void StallWhileThereIs(const std::string& file,
+                       testing::FakePolicy::Options& options) {
+  options.act = [file, act = std::move(options.act)](const SlotRow& row,
+                                                     std::span<float> actions) {
+    std::error_code error;
+    while (std::filesystem::exists(file, error)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return act != nullptr ? act(row, actions) : absl::OkStatus();
+  };
+}
 
 absl::StatusOr<server::HostedPolicy> MakeHost(
     const server::PolicyEntry& entry) {
@@ -36,6 +59,8 @@ absl::StatusOr<server::HostedPolicy> MakeHost(
   }
   auto options = IsNoOp() ? testing::FakePolicy::NoOp(variant)
                           : testing::FakePolicy::Hash(variant);
+  const std::string stall_file = absl::GetFlag(FLAGS_stall_file);
+  if (!stall_file.empty()) StallWhileThereIs(stall_file, options);
   return testing::HostOf(
       entry.name, std::make_unique<testing::FakePolicy>(std::move(options)),
       absl::GetFlag(FLAGS_source_folder),
