@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One block a row; a thread holds up to kChunks runs of eight values in
-// registers, so x is read once.
+// registers, so x is read once and what the affine needs is on its way while
+// the row is summed. Every width in use fits one run a thread.
+#include "model/kernels/launch.cuh"
 #include "model/kernels/norm.h"
 #include "model/kernels/vector.cuh"
 
@@ -8,11 +10,14 @@ namespace piserve::kernels {
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kChunks = 4;  // 256 threads * 4 * 8 = 8192 columns
+constexpr int kMaxChunks = 4;  // 256 threads * 4 * 8 = 8192 columns
 constexpr float kEpsilon = 1e-6f;
 
-struct RowValues {
-  float v[kChunks][8];
+enum class Norm { kLayer, kRms, kAdaRms };
+
+template <int kChunks>
+struct Values {
+  float v[kChunks][8] = {};
 };
 
 __device__ int Column(int chunk) {
@@ -21,103 +26,120 @@ __device__ int Column(int chunk) {
          8;
 }
 
-__device__ void LoadRow(const __nv_bfloat16* row, int width,
-                        RowValues& values) {
+template <int kChunks, typename T>
+__device__ void LoadValues(const T* row, int width, Values<kChunks>& values) {
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    if (Column(c) < width) {
-      Load8(row + Column(c), values.v[c]);
-    } else {
-#pragma unroll
-      for (float& v : values.v[c]) v = 0;
-    }
+    if (Column(c) < width) Load8(row + Column(c), values.v[c]);
   }
 }
 
-// Sum of (v - shift)^2 over the row's columns.
-__device__ float SquaredSum(const RowValues& values, int width, float shift,
+// x = bf16(x + gate * y) in registers and in memory.
+template <int kChunks>
+__device__ void AddResidual(const AddNormArgs& a, long row,
+                            Values<kChunks>& x) {
+  Values<kChunks> y;
+  LoadValues(a.y + row, a.width, y);
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const int column = Column(c);
+    if (column >= a.width) continue;
+    float gate[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    if (a.gate.base != nullptr) Load8(a.gate.Row() + column, gate);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x.v[c][i] += y.v[c][i] * gate[i];
+    const Bf16x8 rounded = Pack(x.v[c]);
+    *reinterpret_cast<Bf16x8*>(a.x + row + column) = rounded;
+    Unpack(rounded, x.v[c]);
+  }
+}
+
+template <int kChunks>
+__device__ float Mean(const Values<kChunks>& x, int width, float* scratch) {
+  float sum = 0;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+    for (float v : x.v[c]) sum += v;
+  }
+  return BlockSum(sum, scratch) / width;
+}
+
+// Mean of (x - shift)^2 over the row's columns.
+template <int kChunks>
+__device__ float MeanSquare(const Values<kChunks>& x, int width, float shift,
                             float* scratch) {
   float sum = 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     if (Column(c) >= width) continue;
 #pragma unroll
-    for (float v : values.v[c]) sum += (v - shift) * (v - shift);
+    for (float v : x.v[c]) sum += (v - shift) * (v - shift);
   }
-  return BlockSum(sum, scratch);
+  return BlockSum(sum, scratch) / width;
 }
 
-// out = (v - mean) * inv * (offset + scale) + shift, column by column; a null
-// shift adds nothing.
-__device__ void StoreRow(const RowValues& values, float mean, float inv,
-                         float offset, const float* scale, const float* shift,
-                         __nv_bfloat16* row, int width) {
+template <Norm kNorm, int kChunks>
+__global__ void __launch_bounds__(kMaxThreads) AddNormKernel(AddNormArgs a) {
+  __shared__ float scratch[kMaxThreads / 32];
+  LetNextStart();
+  WaitForPrevious();
+  const long row = static_cast<long>(blockIdx.x) * a.width;
+  Values<kChunks> x, scale, shift;
+  LoadValues(a.x + row, a.width, x);
+  LoadValues(a.scale.Row(), a.width, scale);
+  if (kNorm != Norm::kRms) LoadValues(a.shift.Row(), a.width, shift);
+  if (a.y != nullptr) AddResidual(a, row, x);
+  const float mean = kNorm == Norm::kLayer ? Mean(x, a.width, scratch) : 0.0f;
+  const float inverse =
+      rsqrtf(MeanSquare(x, a.width, mean, scratch) + kEpsilon);
+  constexpr float kOffset = kNorm == Norm::kAdaRms ? 1 : 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    const int column = Column(c);
-    if (column >= width) continue;
-    float s[8], b[8] = {}, y[8];
-    Load8(scale + column, s);
-    if (shift != nullptr) Load8(shift + column, b);
+    if (Column(c) >= a.width) continue;
+    float h[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      y[i] = (values.v[c][i] - mean) * inv * (offset + s[i]) + b[i];
+      h[i] = (x.v[c][i] - mean) * inverse * (kOffset + scale.v[c][i]) +
+             shift.v[c][i];
     }
-    Store8(row + column, y);
+    Store8(a.h + row + Column(c), h);
   }
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
-    LayerNormKernel(const __nv_bfloat16* x, const float* weight,
-                    const float* bias, __nv_bfloat16* out, int width) {
-  __shared__ float scratch[kMaxThreads / 32];
-  const long offset = static_cast<long>(blockIdx.x) * width;
-  RowValues values;
-  LoadRow(x + offset, width, values);
-  float sum = 0;
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-    for (float v : values.v[c]) sum += v;
+template <Norm kNorm>
+cudaError_t LaunchNorm(const AddNormArgs& a, cudaStream_t stream) {
+  if (a.width % 8 != 0 || a.width < 8 ||
+      a.width > kMaxThreads * kMaxChunks * 8 || a.rows < 1) {
+    return cudaErrorInvalidValue;
   }
-  const float mean = BlockSum(sum, scratch) / width;
-  const float variance = SquaredSum(values, width, mean, scratch) / width;
-  StoreRow(values, mean, rsqrtf(variance + kEpsilon), 0, weight, bias,
-           out + offset, width);
+  const int wanted = (a.width / 8 + 31) / 32 * 32;
+  LaunchShape shape;
+  shape.grid = dim3(a.rows);
+  shape.threads = wanted < kMaxThreads ? wanted : kMaxThreads;
+  if (wanted <= kMaxThreads) {
+    return Launch(AddNormKernel<kNorm, 1>, shape, stream, a);
+  }
+  return Launch(AddNormKernel<kNorm, kMaxChunks>, shape, stream, a);
 }
 
-__device__ void RmsNormRow(const __nv_bfloat16* x, const float* scale,
-                           const float* shift, float offset, __nv_bfloat16* out,
-                           int width) {
-  __shared__ float scratch[kMaxThreads / 32];
-  const long start = static_cast<long>(blockIdx.x) * width;
-  RowValues values;
-  LoadRow(x + start, width, values);
-  const float mean_square = SquaredSum(values, width, 0, scratch) / width;
-  StoreRow(values, 0, rsqrtf(mean_square + kEpsilon), offset, scale, shift,
-           out + start, width);
+// Without y, x is only read.
+AddNormArgs NormOnly(const __nv_bfloat16* x, StepTable scale, StepTable shift,
+                     __nv_bfloat16* out, int rows, int width) {
+  AddNormArgs args;
+  args.x = const_cast<__nv_bfloat16*>(x);
+  args.h = out;
+  args.scale = scale;
+  args.shift = shift;
+  args.rows = rows;
+  args.width = width;
+  return args;
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
-    RmsNormKernel(const __nv_bfloat16* x, const float* gain, __nv_bfloat16* out,
-                  int width) {
-  RmsNormRow(x, gain, nullptr, 0, out, width);
-}
-
-__global__ void __launch_bounds__(kMaxThreads)
-    AdaRmsNormKernel(const __nv_bfloat16* x, StepTable modulation,
-                     __nv_bfloat16* out, int width) {
-  const float* scale = modulation.Row();
-  RmsNormRow(x, scale, scale + width, 1, out, width);
-}
-
-int Threads(int width) {
-  const int wanted = (width / 8 + 31) / 32 * 32;
-  return wanted < kMaxThreads ? wanted : kMaxThreads;
-}
-
-bool Supported(int width) {
-  return width % 8 == 0 && width <= kMaxThreads * kChunks * 8;
+StepTable Constant(const float* row) {
+  StepTable table;
+  table.base = row;
+  return table;
 }
 
 }  // namespace
@@ -125,27 +147,36 @@ bool Supported(int width) {
 cudaError_t LaunchLayerNorm(const __nv_bfloat16* x, const float* weight,
                             const float* bias, __nv_bfloat16* out, int rows,
                             int width, cudaStream_t stream) {
-  if (!Supported(width)) return cudaErrorInvalidValue;
-  LayerNormKernel<<<rows, Threads(width), 0, stream>>>(x, weight, bias, out,
-                                                       width);
-  return cudaGetLastError();
+  return LaunchAddLayerNorm(
+      NormOnly(x, Constant(weight), Constant(bias), out, rows, width), stream);
 }
 
 cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,
                           __nv_bfloat16* out, int rows, int width,
                           cudaStream_t stream) {
-  if (!Supported(width)) return cudaErrorInvalidValue;
-  RmsNormKernel<<<rows, Threads(width), 0, stream>>>(x, gain, out, width);
-  return cudaGetLastError();
+  return LaunchAddRmsNorm(
+      NormOnly(x, Constant(gain), Constant(nullptr), out, rows, width), stream);
 }
 
 cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
                              __nv_bfloat16* out, int rows, int width,
                              cudaStream_t stream) {
-  if (!Supported(width)) return cudaErrorInvalidValue;
-  AdaRmsNormKernel<<<rows, Threads(width), 0, stream>>>(x, modulation, out,
-                                                        width);
-  return cudaGetLastError();
+  StepTable shift = modulation;
+  shift.base += width;
+  return LaunchAddAdaRmsNorm(NormOnly(x, modulation, shift, out, rows, width),
+                             stream);
+}
+
+cudaError_t LaunchAddLayerNorm(const AddNormArgs& args, cudaStream_t stream) {
+  return LaunchNorm<Norm::kLayer>(args, stream);
+}
+
+cudaError_t LaunchAddRmsNorm(const AddNormArgs& args, cudaStream_t stream) {
+  return LaunchNorm<Norm::kRms>(args, stream);
+}
+
+cudaError_t LaunchAddAdaRmsNorm(const AddNormArgs& args, cudaStream_t stream) {
+  return LaunchNorm<Norm::kAdaRms>(args, stream);
 }
 
 }  // namespace piserve::kernels

@@ -31,4 +31,23 @@ cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
                              __nv_bfloat16* out, int rows, int width,
                              cudaStream_t stream);
 
+// A residual addition and the norm that follows it, in one kernel:
+//   x = bf16(x + gate * y), in place; h = norm(x).
+struct AddNormArgs {
+  __nv_bfloat16* x = nullptr;        // [rows, width]
+  const __nv_bfloat16* y = nullptr;  // [rows, width]; null: x stays as it is
+  __nv_bfloat16* h = nullptr;        // [rows, width]; may be y
+  // Rows of [width]; only adaRMS has more than one.
+  StepTable gate;   // no base: 1
+  StepTable scale;  // LayerNorm's weight, RMSNorm's gain 1 + w, adaRMS's scale
+  StepTable shift;  // bias, none, adaRMS's shift
+  int rows = 0;
+  int width = 0;
+};
+
+// The three norms above, each after its residual addition.
+cudaError_t LaunchAddLayerNorm(const AddNormArgs& args, cudaStream_t stream);
+cudaError_t LaunchAddRmsNorm(const AddNormArgs& args, cudaStream_t stream);
+cudaError_t LaunchAddAdaRmsNorm(const AddNormArgs& args, cudaStream_t stream);
+
 }  // namespace piserve::kernels

@@ -5,10 +5,11 @@
 // tile twice: for q k, kM / 16 by 8 / (kM / 16) warps over (rows, keys); for
 // p v, every warp takes all rows and its own columns of v, so v is read once
 // from shared memory. p goes through shared memory in between.
-#include <cmath>
-
 #include <cooperative_groups.h>
 
+#include <cmath>
+
+#include "model/kernels/launch.cuh"
 #include "model/kernels/mma.cuh"
 #include "model/kernels/suffix_attention.h"
 
@@ -294,7 +295,8 @@ struct Cta {
                         const KeyRange& keys, int tile) {
     const int first = keys.begin + tile * kTileKeys;
     const int stage = tile % kStages * L::kStageElements;
-    const long cache = static_cast<long>(row) * a.cache_len * kDim;
+    const int cache_row = row + (a.row_base == nullptr ? 0 : *a.row_base);
+    const long cache = static_cast<long>(cache_row) * a.cache_len * kDim;
     FetchTile<kDim>(a.cache_k + cache, first, keys.end, k + stage);
     CopyAsyncCommit();
     FetchTile<kDim>(a.cache_v + cache, first, keys.end, v + stage);
@@ -388,6 +390,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   using L = Layout<kDim, kM>;
   extern __shared__ __align__(16) char shared[];
   Cta<kDim, kM> cta(shared);
+  LetNextStart();
+  WaitForPrevious();
   const int row = blockIdx.z;
   const int first_query = blockIdx.y * kM;
   const KeyRange keys = RangeOf(a, row, blockIdx.x, gridDim.x);
@@ -443,7 +447,7 @@ int Splits(int ctas) {
 }
 
 template <int kDim, int kM>
-cudaError_t Launch(const SuffixAttentionArgs& a, cudaStream_t stream) {
+cudaError_t LaunchTiles(const SuffixAttentionArgs& a, cudaStream_t stream) {
   using L = Layout<kDim, kM>;
   const auto kernel = SuffixAttentionKernel<kDim, kM>;
   // Per device, hence at each launch; allowed while a stream is captured.
@@ -452,27 +456,20 @@ cudaError_t Launch(const SuffixAttentionArgs& a, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const int tiles = (a.tokens * a.heads + kM - 1) / kM;
   const int splits = Splits(tiles * a.rows);
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = splits;
-  cluster.val.clusterDim.y = 1;
-  cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(splits, tiles, a.rows);
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = L::kBytes;
-  config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
+  LaunchShape shape;
+  shape.grid = dim3(splits, tiles, a.rows);
+  shape.threads = kThreads;
+  shape.shared_bytes = L::kBytes;
+  shape.cluster = splits;
   const float scale = kLog2E / sqrtf(static_cast<float>(kDim));
-  return cudaLaunchKernelEx(&config, kernel, a, scale);
+  return Launch(kernel, shape, stream, a, scale);
 }
 
 // Short query tiles fill the SMs at one row; tall ones read k and v less often.
 template <int kDim>
 cudaError_t LaunchDim(const SuffixAttentionArgs& a, cudaStream_t stream) {
-  if (a.rows == 1) return Launch<kDim, 32>(a, stream);
-  return Launch<kDim, 64>(a, stream);
+  if (a.rows == 1) return LaunchTiles<kDim, 32>(a, stream);
+  return LaunchTiles<kDim, 64>(a, stream);
 }
 
 }  // namespace

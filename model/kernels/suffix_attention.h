@@ -16,9 +16,11 @@ struct SuffixAttentionArgs {
   // h * head_dim. Rotated. 16-byte aligned, so is the stride.
   const __nv_bfloat16* q = nullptr;
   long token_stride = 0;  // elements
-  // [rows, cache_len, head_dim], one kv head; this call's own keys included.
+  // [.., cache_len, head_dim], one kv head; this call's own keys included. The
+  // first row is *row_base (device), or 0 where that is null.
   const __nv_bfloat16* cache_k = nullptr;
   const __nv_bfloat16* cache_v = nullptr;
+  const int* row_base = nullptr;
   const int* start = nullptr;    // [rows], device: valid prefix keys, >= 0
   __nv_bfloat16* out = nullptr;  // [rows * tokens, heads * head_dim]
   int rows = 0;

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace piserve::kernels {
+
+// Every kernel here may start while the one before it in the stream still runs
+// (programmatic dependent launch), so each begins with WaitForPrevious, before
+// it reads or writes what any earlier work may touch.
+__device__ inline void WaitForPrevious() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// Lets the next kernel's CTAs start once every CTA of this one came here. They
+// still wait for this kernel's end before they touch memory.
+__device__ inline void LetNextStart() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+struct LaunchShape {
+  dim3 grid;
+  unsigned threads = 0;
+  std::size_t shared_bytes = 0;
+  unsigned cluster = 1;  // CTAs along grid.x
+};
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape,
+                   cudaStream_t stream, Arguments... arguments) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = shape.cluster;
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = shape.cluster > 1 ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+}  // namespace piserve::kernels
