@@ -29,6 +29,8 @@ LIBRARIES = {
     "png": r"png\.h",
     "sentencepiece": r"sentencepiece",
     "openssl": r"openssl/",
+    "boost": r"boost/",
+    "msgpack": r"msgpack",
     "gtest": r"(gtest|gmock)/",
     "benchmark": r"benchmark/",
     "cuda": r"(cuda|cublas|cudnn|cute/|cutlass/)",
@@ -40,10 +42,22 @@ RULES = {
         {"server", "server/rpc", "batching", "model", "proto"},
         {"grpc", "protobuf", "googleapis", "health", "absl", "openssl"},
     ),
+    "server/websocket": (
+        {
+            "server",
+            "server/rpc",
+            "server/websocket",
+            "batching",
+            "model",
+            "proto",
+        },
+        {"boost", "msgpack", "protobuf", "absl"},
+    ),
     "server": (
         {
             "server",
             "server/rpc",
+            "server/websocket",
             "batching",
             "model",
             "model/checkpoint",
@@ -54,7 +68,10 @@ RULES = {
         },
         {"protobuf", "absl", "spdlog", "prometheus", "openssl", "nlohmann"},
     ),
-    "clients": ({"clients", "proto"}, {"grpc", "protobuf", "googleapis", "absl"}),
+    "clients": (
+        {"clients", "proto"},
+        {"grpc", "protobuf", "googleapis", "absl"},
+    ),
     "clients/cpp/cli": (
         {"clients", "clients/cpp/cli", "proto"},
         {"grpc", "protobuf", "health", "absl", "nlohmann"},
@@ -136,7 +153,9 @@ def violations(path, text):
         library = library_of(include)
         if target is not None and target not in folders:
             found.append(f"{path}: {folder} may not know {target} ({include})")
-        elif target is None and library is not None and library not in libraries:
+        elif (
+            target is None and library is not None and library not in libraries
+        ):
             found.append(f"{path}: {folder} may not know {library} ({include})")
     return found
 
@@ -170,6 +189,9 @@ def test_torch_headers_are_per_operator():
         ("model/transform/x.cc", "model/checkpoint/weights.h"),
         ("clients/cpp/x.cc", "ATen/ATen.h"),
         ("server/x.cc", "grpcpp/server.h"),
+        ("server/x.cc", "boost/asio/io_context.hpp"),
+        ("server/rpc/x.cc", "msgpack.hpp"),
+        ("server/websocket/x.cc", "grpcpp/server.h"),
         ("server/x.cc", "tests/support/fake.h"),
         ("model/kernels/x.cu", "absl/status/status.h"),
     ],
