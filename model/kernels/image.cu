@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/image.h"
+#include "model/kernels/launch.cuh"
 #include "model/kernels/vector.cuh"
 
 namespace piserve::kernels {
@@ -7,10 +8,22 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// One column of a patch, from the strip of pixel rows that it shares.
+__device__ float PixelOf(const PatchifyArgs& a, const std::uint8_t* strip,
+                         int patch, int column) {
+  const int area = a.patch * a.patch;
+  if (column >= 3 * area) return 0;
+  const int y = column % area / a.patch;
+  const int x = patch * a.patch + column % a.patch;
+  return strip[(y * a.image + x) * 3 + column / area];
+}
+
 // One block a row of patches: it stages the `patch` pixel rows they share in
 // shared memory, so that HBM sees whole lines on both sides.
 __global__ void __launch_bounds__(kThreads) PatchifyKernel(PatchifyArgs a) {
-  extern __shared__ std::uint8_t strip[];  // [patch, image, 3]
+  extern __shared__ __align__(16) std::uint8_t strip[];  // [patch, image, 3]
+  LetNextStart();
+  WaitForPrevious();
   const int grid = a.image / a.patch;
   const int slot = blockIdx.x / grid;  // of rows * slots
   const int patch_row = blockIdx.x % grid;
@@ -24,31 +37,36 @@ __global__ void __launch_bounds__(kThreads) PatchifyKernel(PatchifyArgs a) {
         (static_cast<long>(*a.row_base + row) * a.cameras + camera) * a.image *
             a.image * 3 +
         static_cast<long>(patch_row) * strip_bytes;
-    for (int i = threadIdx.x; i < strip_bytes; i += kThreads)
-      strip[i] = image[i];
+    if (strip_bytes % 16 == 0) {
+      for (int i = threadIdx.x * 16; i < strip_bytes; i += kThreads * 16) {
+        *reinterpret_cast<uint4*>(strip + i) =
+            *reinterpret_cast<const uint4*>(image + i);
+      }
+    } else {
+      for (int i = threadIdx.x; i < strip_bytes; i += kThreads) {
+        strip[i] = image[i];
+      }
+    }
   }
   __syncthreads();
-  const int area = a.patch * a.patch;
   __nv_bfloat16* out =
       a.patches +
       (static_cast<long>(slot) * grid * grid + patch_row * grid) * a.pitch;
-  for (int i = threadIdx.x; i < grid * a.pitch; i += kThreads) {
-    const int patch = i / a.pitch;
-    const int column = i % a.pitch;
-    float value = 0;
-    if (live && column < 3 * area) {
-      const int channel = column / area;
-      const int y = column % area / a.patch;
-      const int x = patch * a.patch + column % a.patch;
-      value = strip[(y * a.image + x) * 3 + channel];
+  for (int i = threadIdx.x * 8; i < grid * a.pitch; i += kThreads * 8) {
+    float value[8] = {};
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      if (live) value[k] = PixelOf(a, strip, i / a.pitch, i % a.pitch + k);
     }
-    out[i] = __float2bfloat16_rn(value);
+    Store8(out + i, value);
   }
 }
 
 __global__ void __launch_bounds__(kThreads)
     AddPositionKernel(const float* conv, const float* position,
                       __nv_bfloat16* out, long total, long period) {
+  LetNextStart();
+  WaitForPrevious();
   const long i = (static_cast<long>(blockIdx.x) * kThreads + threadIdx.x) * 8;
   if (i >= total) return;
   float x[8], p[8];
@@ -65,12 +83,14 @@ cudaError_t LaunchPatchify(const PatchifyArgs& args, cudaStream_t stream) {
   const int grid = args.image / args.patch;
   const int shared = args.patch * args.image * 3;
   if (args.image % args.patch != 0 || shared > 48 * 1024 ||
-      args.pitch < 3 * args.patch * args.patch) {
+      args.pitch < 3 * args.patch * args.patch || args.pitch % 8 != 0) {
     return cudaErrorInvalidValue;
   }
-  PatchifyKernel<<<args.rows * args.slots * grid, kThreads, shared, stream>>>(
-      args);
-  return cudaGetLastError();
+  LaunchShape shape;
+  shape.grid = dim3(args.rows * args.slots * grid);
+  shape.threads = kThreads;
+  shape.shared_bytes = shared;
+  return Launch(PatchifyKernel, shape, stream, args);
 }
 
 cudaError_t LaunchAddPosition(const float* conv, const float* position,
@@ -79,9 +99,11 @@ cudaError_t LaunchAddPosition(const float* conv, const float* position,
   if (width % 8 != 0) return cudaErrorInvalidValue;
   const long total = static_cast<long>(images) * patches * width;
   const long blocks = (total / 8 + kThreads - 1) / kThreads;
-  AddPositionKernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-      conv, position, out, total, static_cast<long>(patches) * width);
-  return cudaGetLastError();
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(blocks));
+  shape.threads = kThreads;
+  return Launch(AddPositionKernel, shape, stream, conv, position, out, total,
+                static_cast<long>(patches) * width);
 }
 
 }  // namespace piserve::kernels

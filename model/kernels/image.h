@@ -23,7 +23,7 @@ struct PatchifyArgs {
   int slots = 0;  // cameras a row that the graph has room for
   int image = 0;  // px a side
   int patch = 0;  // px a side
-  int pitch = 0;  // >= 3 * patch^2
+  int pitch = 0;  // >= 3 * patch^2, a multiple of 8
 };
 
 // Cuts images into the operand of the patch convolution seen as a GEMM. The

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/launch.cuh"
 #include "model/kernels/prefix.h"
 #include "model/kernels/vector.cuh"
 
@@ -7,8 +8,11 @@ namespace {
 
 constexpr int kThreads = 256;
 
-unsigned Blocks(long items) {
-  return static_cast<unsigned>((items + kThreads - 1) / kThreads);
+LaunchShape Over(long items) {
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>((items + kThreads - 1) / kThreads));
+  shape.threads = kThreads;
+  return shape;
 }
 
 __device__ long Item() {
@@ -18,6 +22,8 @@ __device__ long Item() {
 // One thread moves eight columns of one prefix position.
 __global__ void __launch_bounds__(kThreads)
     EmbedPrefixKernel(EmbedPrefixArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   const int runs = a.width / 8;
   const long item = Item();
   if (item >= static_cast<long>(a.rows) * a.capacity * runs) return;
@@ -43,30 +49,61 @@ __global__ void __launch_bounds__(kThreads)
   Store8(a.out + item * 8, value);
 }
 
-// One thread rotates (or copies) one pair of one head of one token.
+template <int kRun>
+struct Run;
+template <>
+struct Run<8> {
+  __device__ static void Load(const __nv_bfloat16* p, float (&out)[8]) {
+    Load8(p, out);
+  }
+  __device__ static void Store(__nv_bfloat16* p, const float (&in)[8]) {
+    Store8(p, in);
+  }
+};
+template <>
+struct Run<1> {
+  __device__ static void Load(const __nv_bfloat16* p, float (&out)[1]) {
+    out[0] = __bfloat162float(*p);
+  }
+  __device__ static void Store(__nv_bfloat16* p, const float (&in)[1]) {
+    *p = __float2bfloat16_rn(in[0]);
+  }
+};
+
+// Rotates (or copies) kRun pairs (d, d + head_dim / 2) of one head of one token
+// a thread.
+template <int kRun>
 __global__ void __launch_bounds__(kThreads)
     RopeScatterKernel(RopeScatterArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   const int half = a.head_dim / 2;
+  const int runs = half / kRun;
   const int all_heads = a.heads + 2 * a.kv_heads;
   const long item = Item();
-  if (item >= static_cast<long>(a.rows) * a.seq * all_heads * half) return;
-  const int d = static_cast<int>(item % half);
-  const int head = static_cast<int>(item / half % all_heads);
-  const int token = static_cast<int>(item / half / all_heads % a.seq);
-  const int row = static_cast<int>(item / half / all_heads / a.seq);
+  if (item >= static_cast<long>(a.rows) * a.seq * all_heads * runs) return;
+  const int d = static_cast<int>(item % runs) * kRun;
+  const int head = static_cast<int>(item / runs % all_heads);
+  const int token = static_cast<int>(item / runs / all_heads % a.seq);
+  const int row = static_cast<int>(item / runs / all_heads / a.seq);
   const int position =
       (a.start == nullptr ? 0 : a.start[row]) + a.start_offset + token;
 
   __nv_bfloat16* x =
       a.qkv + ((static_cast<long>(row) * a.seq + token) * all_heads + head) *
                   a.head_dim;
-  const __nv_bfloat16 x1 = x[d], x2 = x[d + half];
-  __nv_bfloat16 y1 = x1, y2 = x2;
+  float x1[kRun], x2[kRun];
+  Run<kRun>::Load(x + d, x1);
+  Run<kRun>::Load(x + d + half, x2);
   if (head < a.heads + a.kv_heads) {
-    const float2 cs = a.table[static_cast<long>(position) * half + d];
-    const float f1 = __bfloat162float(x1), f2 = __bfloat162float(x2);
-    y1 = __float2bfloat16_rn(f1 * cs.x - f2 * cs.y);
-    y2 = __float2bfloat16_rn(f2 * cs.x + f1 * cs.y);
+    const float2* table = a.table + static_cast<long>(position) * half + d;
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      const float2 cs = table[i];
+      const float first = x1[i];
+      x1[i] = first * cs.x - x2[i] * cs.y;
+      x2[i] = x2[i] * cs.x + first * cs.y;
+    }
   }
   __nv_bfloat16* to = x;
   const int cache_row = row + (a.row_base == nullptr ? 0 : *a.row_base);
@@ -78,18 +115,22 @@ __global__ void __launch_bounds__(kThreads)
           kv_head) *
              a.head_dim;
   }
-  to[d] = y1;
-  to[d + half] = y2;
+  Run<kRun>::Store(to + d, x1);
+  Run<kRun>::Store(to + d + half, x2);
 }
 
+// 0.5 x (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
 __device__ float GeluTanh(float x) {
-  constexpr float kRootTwoOverPi = 0.7978845608028654f;
-  return 0.5f * x * (1 + tanhf(kRootTwoOverPi * (x + 0.044715f * x * x * x)));
+  constexpr float kTwoRootTwoOverPi = 1.5957691216057308f;
+  const float twice = kTwoRootTwoOverPi * (x + 0.044715f * x * x * x);
+  return __fdividef(x, 1 + __expf(-twice));
 }
 
 __global__ void __launch_bounds__(kThreads)
     GegluKernel(const __nv_bfloat16* gate_up, __nv_bfloat16* out, long total,
                 int width) {
+  LetNextStart();
+  WaitForPrevious();
   const long i = Item() * 8;
   if (i >= total) return;
   const long row = i / width;
@@ -104,6 +145,8 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     GatedAddKernel(__nv_bfloat16* x, const __nv_bfloat16* y, StepTable gate,
                    long total, int width) {
+  LetNextStart();
+  WaitForPrevious();
   const long i = Item() * 8;
   if (i >= total) return;
   float a[8], b[8], g[8];
@@ -122,26 +165,25 @@ cudaError_t LaunchEmbedPrefix(const EmbedPrefixArgs& args,
   if (args.width % 8 != 0) return cudaErrorInvalidValue;
   const long items =
       static_cast<long>(args.rows) * args.capacity * (args.width / 8);
-  EmbedPrefixKernel<<<Blocks(items), kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return Launch(EmbedPrefixKernel, Over(items), stream, args);
 }
 
 cudaError_t LaunchRopeScatter(const RopeScatterArgs& args,
                               cudaStream_t stream) {
   if (args.head_dim % 2 != 0) return cudaErrorInvalidValue;
-  const long items = static_cast<long>(args.rows) * args.seq *
+  const long pairs = static_cast<long>(args.rows) * args.seq *
                      (args.heads + 2 * args.kv_heads) * (args.head_dim / 2);
-  RopeScatterKernel<<<Blocks(items), kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return args.head_dim % 16 == 0
+             ? Launch(RopeScatterKernel<8>, Over(pairs / 8), stream, args)
+             : Launch(RopeScatterKernel<1>, Over(pairs), stream, args);
 }
 
 cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,
                         int rows, int width, cudaStream_t stream) {
   if (width % 8 != 0) return cudaErrorInvalidValue;
   const long total = static_cast<long>(rows) * width;
-  GegluKernel<<<Blocks(total / 8), kThreads, 0, stream>>>(gate_up, out, total,
-                                                          width);
-  return cudaGetLastError();
+  return Launch(GegluKernel, Over(total / 8), stream, gate_up, out, total,
+                width);
 }
 
 cudaError_t LaunchGatedAdd(__nv_bfloat16* x, const __nv_bfloat16* y,
@@ -149,9 +191,8 @@ cudaError_t LaunchGatedAdd(__nv_bfloat16* x, const __nv_bfloat16* y,
                            cudaStream_t stream) {
   if (width % 8 != 0) return cudaErrorInvalidValue;
   const long total = static_cast<long>(rows) * width;
-  GatedAddKernel<<<Blocks(total / 8), kThreads, 0, stream>>>(x, y, gate, total,
-                                                             width);
-  return cudaGetLastError();
+  return Launch(GatedAddKernel, Over(total / 8), stream, x, y, gate, total,
+                width);
 }
 
 }  // namespace piserve::kernels

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/launch.cuh"
 #include "model/kernels/suffix.h"
 #include "model/kernels/vector.cuh"
 
@@ -14,6 +15,8 @@ constexpr int kStepThreads = 256;
 // walks over a tile of tokens staged in shared memory.
 __global__ void __launch_bounds__(kColumns)
     SmallLinearKernel(SmallLinearArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   __shared__ float x[kTokenTile][kMaxIn];
   const int first = blockIdx.y * kTokenTile;
   const int count = min(kTokenTile, a.rows - first);
@@ -43,6 +46,8 @@ __global__ void __launch_bounds__(kColumns)
 // One block a token: its hidden row in shared memory, a warp an output.
 __global__ void __launch_bounds__(kStepThreads)
     ActionStepKernel(ActionStepArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   extern __shared__ float hidden[];
   const long row = blockIdx.x;
   for (int i = threadIdx.x * 8; i < a.width; i += kStepThreads * 8) {
@@ -77,15 +82,19 @@ cudaError_t LaunchSmallLinear(const SmallLinearArgs& args,
   if (args.in > kMaxIn) return cudaErrorInvalidValue;
   const dim3 grid((args.out + kColumns - 1) / kColumns,
                   (args.rows + kTokenTile - 1) / kTokenTile);
-  SmallLinearKernel<<<grid, kColumns, 0, stream>>>(args);
-  return cudaGetLastError();
+  LaunchShape shape;
+  shape.grid = grid;
+  shape.threads = kColumns;
+  return Launch(SmallLinearKernel, shape, stream, args);
 }
 
 cudaError_t LaunchActionStep(const ActionStepArgs& args, cudaStream_t stream) {
   if (args.width % 8 != 0) return cudaErrorInvalidValue;
-  ActionStepKernel<<<args.rows, kStepThreads, args.width * sizeof(float),
-                     stream>>>(args);
-  return cudaGetLastError();
+  LaunchShape shape;
+  shape.grid = dim3(args.rows);
+  shape.threads = kStepThreads;
+  shape.shared_bytes = args.width * sizeof(float);
+  return Launch(ActionStepKernel, shape, stream, args);
 }
 
 }  // namespace piserve::kernels
