@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <compare>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace piserve::engine {
+
+// What follows the product before it is rounded once to the output's dtype.
+enum class Epilogue { kNone, kBias, kGeluBias };
+
+// Whether D = alpha X W^T (+ ...) replaces the output or is added to it.
+enum class Output { kReplace, kAccumulate };
+
+enum class GemmType { kBf16, kBf16ToFp32 };
+
+// Y [m, n] = X [m, k] W^T with W [n, k] as a linear layer stores it; bf16
+// operands, FP32 accumulation.
+struct GemmShape {
+  int m = 0;
+  int n = 0;
+  int k = 0;
+  Epilogue epilogue = Epilogue::kNone;
+  Output output = Output::kReplace;
+  GemmType type = GemmType::kBf16;
+
+  auto operator<=>(const GemmShape&) const = default;
+};
+
+std::string DebugString(const GemmShape& shape);
+
+struct GemmOperands {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  const void* bias = nullptr;  // [n] bf16, for the epilogues that name it
+  void* y = nullptr;
+  float alpha = 1;
+};
+
+// cuBLASLt with one fixed algorithm a shape. Splits of K are reduced in a fixed
+// order, the same for every tile, so a row's result does not depend on its
+// place and a replay is bit-identical.
+class Gemm {
+ public:
+  // An algorithm as cuBLASLt's opaque bytes: what a plan keeps on disk.
+  using Algorithm = cublasLtMatmulAlgo_t;
+
+  // Candidates of cuBLASLt's heuristic, best guess first, that need at most
+  // `workspace_bytes`. INTERNAL if there is none.
+  static absl::StatusOr<std::vector<Algorithm>> Candidates(
+      cublasLtHandle_t handle, const GemmShape& shape,
+      std::size_t workspace_bytes);
+
+  static absl::StatusOr<std::unique_ptr<Gemm>> Create(cublasLtHandle_t handle,
+                                                      const GemmShape& shape,
+                                                      const Algorithm& algo);
+  ~Gemm();
+  Gemm(const Gemm&) = delete;
+  Gemm& operator=(const Gemm&) = delete;
+
+  const GemmShape& shape() const { return shape_; }
+  const Algorithm& algorithm() const { return algo_; }
+
+  // Enqueues. `workspace` must hold the bytes given to Candidates and be used
+  // by this stream only.
+  absl::Status Run(const GemmOperands& operands, void* workspace,
+                   std::size_t workspace_bytes, cudaStream_t stream) const;
+
+ private:
+  struct Descriptors;
+  Gemm(cublasLtHandle_t handle, const GemmShape& shape, const Algorithm& algo,
+       std::unique_ptr<Descriptors> descriptors);
+
+  cublasLtHandle_t handle_;
+  GemmShape shape_;
+  Algorithm algo_;
+  std::unique_ptr<Descriptors> descriptors_;
+};
+
+}  // namespace piserve::engine

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/engine/network.h"
+
+#include <ATen/Context.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "model/engine/cuda_status.h"
+#include "model/kernels/wave.h"
+
+namespace piserve::engine {
+namespace {
+
+// The most rows that any layout computes a prefix for.
+Capacity CapacityOf(const GraphSizes& sizes) {
+  Capacity capacity;
+  for (const WaveLayout& layout : AllLayouts(sizes)) {
+    capacity.rows =
+        std::max({capacity.rows, layout.rows, layout.prefix_rows()});
+    capacity.micro_rows = std::max(capacity.micro_rows, layout.prefix.rows);
+  }
+  return capacity;
+}
+
+std::string GigaBytes(double bytes) {
+  return absl::StrCat(std::round(bytes / 1e7) / 100, " GB");
+}
+
+absl::Status OutOfMemory(const GraphSizes& sizes, const char* what) {
+  std::size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  const int most = sizes.batch_sizes.back();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "batch_sizes: activations and caches of ", most,
+      " rows do not fit: ", GigaBytes(free), " of ", GigaBytes(total),
+      " are left; want at most ", std::max(most / 2, 1), " rows (", what, ")"));
+}
+
+template <typename F>
+absl::Status Guarded(const char* what, F f) {
+  try {
+    return f();
+  } catch (const std::exception& e) {
+    return absl::InternalError(absl::StrCat(what, ": ", e.what()));
+  }
+}
+
+}  // namespace
+
+Network::Network(const Variant& variant, Options options)
+    : variant_(variant),
+      options_(std::move(options)),
+      sizes_{options_.batch_sizes, PromptSizes(variant)},
+      stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true)),
+      pool_(at::cuda::graph_pool_handle()) {}
+
+absl::StatusOr<std::unique_ptr<Network>> Network::Create(
+    const checkpoint::Weights& weights, Options options) {
+  const c10::InferenceMode inference;
+  auto network =
+      absl::WrapUnique(new Network(weights.variant(), std::move(options)));
+  const c10::cuda::CUDAStreamGuard guard(network->stream_);
+  auto loaded = LoadWeights(weights, network->options_.step_counts);
+  if (!loaded.ok()) return loaded.status();
+  network->weights_ = *std::move(loaded);
+  auto gemms = GemmBook::Create();
+  if (!gemms.ok()) return gemms.status();
+  network->gemms_ = *std::move(gemms);
+  try {
+    network->buffers_ = std::make_unique<Buffers>(
+        network->variant_, network->weights_.vision,
+        CapacityOf(network->sizes_), network->options_.rope);
+  } catch (const c10::OutOfMemoryError& e) {
+    return OutOfMemory(network->sizes_, e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    return absl::InternalError(absl::StrCat("taking memory: ", e.what()));
+  }
+  if (absl::Status s = network->Synchronize(); !s.ok()) return s;
+  return network;
+}
+
+absl::Status Network::Synchronize() const {
+  return CudaStatus(cudaStreamSynchronize(stream_.stream()), "the device");
+}
+
+int Network::FirstStep(int steps) const {
+  const auto& counts = options_.step_counts;
+  const auto found = std::find(counts.begin(), counts.end(), steps);
+  return weights_.steps.first[found - counts.begin()];
+}
+
+absl::Status Network::CaptureGraph(Graph& graph, const Enqueuer& enqueue) {
+  if (graph != nullptr) return absl::OkStatus();
+  const c10::InferenceMode inference;
+  const c10::cuda::CUDAStreamGuard guard(stream_);
+  return Guarded("capture", [&] {
+    auto captured = std::make_unique<at::cuda::CUDAGraph>();
+    Launcher launcher(*gemms_, stream_.stream());
+    captured->capture_begin(pool_, cudaStreamCaptureModeThreadLocal);
+    enqueue(launcher);
+    captured->capture_end();
+    if (launcher.ok()) graph = std::move(captured);
+    return launcher.status();
+  });
+}
+
+absl::Status Network::Capture(const WaveLayout& layout) {
+  gemms_->set_unknown(GemmBook::Unknown::kRefuse);
+  const PrefixShape& prefix = layout.prefix;
+  absl::Status status = CaptureGraph(vision_[prefix], [&](Launcher& l) {
+    EnqueueVision(context(), prefix, l);
+  });
+  if (!status.ok()) return status;
+  status = CaptureGraph(prefill_[prefix], [&](Launcher& l) {
+    EnqueuePrefill(context(), prefix, l);
+  });
+  for (const StepKind kind : {StepKind::kFirst, StepKind::kLater}) {
+    if (!status.ok()) return status;
+    status = CaptureGraph(steps_[{layout.rows, kind}], [&](Launcher& l) {
+      EnqueueStep(context(), layout.rows, kind, l);
+    });
+  }
+  return status;
+}
+
+absl::Status Network::Execute(Graph* graph, Execution execution,
+                              const Enqueuer& enqueue) {
+  if (execution == Execution::kGraph) {
+    if (*graph == nullptr) return absl::InternalError("graph not captured");
+    return CudaStatus(
+        cudaGraphLaunch((*graph)->raw_cuda_graph_exec(), stream_.stream()),
+        "launching a graph");
+  }
+  return Guarded("running a stage", [&] {
+    Launcher launcher(*gemms_, stream_.stream());
+    enqueue(launcher);
+    return launcher.status();
+  });
+}
+
+absl::Status Network::Load(const HostWave& wave, const WaveShape& shape,
+                           const WaveLayout& layout) {
+  const Buffers& b = *buffers_;
+  const int image = variant_.vision.image;
+  return CudaStatus(
+      kernels::LaunchLoadWave(
+          {.pixels = wave.pixels,
+           .camera_mask = wave.camera_mask,
+           .tokens = wave.tokens,
+           .token_count = wave.token_counts,
+           .state = wave.state,
+           .noise = wave.noise,
+           .to = b.wave(),
+           .row_base = Data<int>(b.next_row),
+           .step = Data<int>(b.step),
+           .first_step = FirstStep(shape.steps),
+           .rows = shape.rows,
+           .padded_rows = std::max(layout.prefix_rows(), layout.rows),
+           .cameras = Variant::kCameras,
+           .image_bytes = image * image * 3,
+           .image_tokens = variant_.vision.tokens(),
+           .max_tokens = variant_.max_token_len,
+           .action_dim = variant_.action_dim,
+           .action_elements = variant_.action_horizon * variant_.action_dim},
+          stream_.stream()),
+      "taking a wave over");
+}
+
+absl::Status Network::Enqueue(const HostWave& wave, const WaveShape& shape,
+                              Execution execution, const Mark& mark) {
+  const c10::InferenceMode inference;
+  const c10::cuda::CUDAStreamGuard guard(stream_);
+  if (execution == Execution::kEager) {
+    gemms_->set_unknown(GemmBook::Unknown::kTime);
+  }
+  const WaveLayout layout = LayoutOf(shape);
+  const PrefixShape& prefix = layout.prefix;
+  mark(Stage::kBegin);
+  absl::Status status = Load(wave, shape, layout);
+  for (int i = 0; i < layout.micro_waves && status.ok(); ++i) {
+    status = Execute(&vision_[prefix], execution,
+                     [&](Launcher& l) { EnqueueVision(context(), prefix, l); });
+    mark(Stage::kVision);
+    if (!status.ok()) break;
+    status = Execute(&prefill_[prefix], execution, [&](Launcher& l) {
+      EnqueuePrefill(context(), prefix, l);
+    });
+    mark(Stage::kPrefill);
+  }
+  for (int i = 0; i < shape.steps && status.ok(); ++i) {
+    const StepKind kind = i == 0 ? StepKind::kFirst : StepKind::kLater;
+    status = Execute(&steps_[{layout.rows, kind}], execution, [&](Launcher& l) {
+      EnqueueStep(context(), layout.rows, kind, l);
+    });
+  }
+  mark(Stage::kDenoise);
+  if (!status.ok()) return status;
+  const std::size_t bytes = sizeof(float) * shape.rows *
+                            variant_.action_horizon * variant_.action_dim;
+  status =
+      CudaStatus(cudaMemcpyAsync(wave.actions, buffers_->x.data_ptr(), bytes,
+                                 cudaMemcpyDeviceToHost, stream_.stream()),
+                 "copying actions");
+  mark(Stage::kEnd);
+  return status;
+}
+
+}  // namespace piserve::engine

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "model/checkpoint/weights.h"
+#include "model/engine/buffers.h"
+#include "model/engine/gemm_book.h"
+#include "model/engine/stages.h"
+#include "model/engine/wave_layout.h"
+#include "model/engine/weights.h"
+#include "model/policy.h"
+
+namespace piserve::engine {
+
+// A wave's inputs and outputs, in host memory that the device can reach
+// (pinned). Rows one after another, each as SlotRow says.
+struct HostWave {
+  const std::uint8_t* pixels = nullptr;
+  const std::uint8_t* camera_mask = nullptr;
+  const std::int32_t* tokens = nullptr;
+  const std::int32_t* token_counts = nullptr;
+  const float* state = nullptr;
+  const float* noise = nullptr;
+  float* actions = nullptr;
+};
+
+// Stage of a wave, as marks on the stream tell it.
+enum class Stage { kBegin, kVision, kPrefill, kDenoise, kEnd };
+
+// Called where a stage of a wave has just been enqueued.
+using Mark = std::function<void(Stage)>;
+
+// Pi0 or Pi0.5 on one device: weights, memory, and a CUDA graph for everything
+// that a wave may need.
+//
+// Not thread-safe: one thread enqueues. Work runs in the order in which it was
+// enqueued, on one stream.
+class Network {
+ public:
+  struct Options {
+    RopeTable rope = RopeTable::kBf16;
+    std::vector<int> batch_sizes;  // ascending
+    std::vector<int> step_counts;
+  };
+
+  // Loads weights and takes memory. FAILED_PRECONDITION if something does not
+  // fit, with what was asked and what there is.
+  static absl::StatusOr<std::unique_ptr<Network>> Create(
+      const checkpoint::Weights& weights, Options options);
+
+  // How a wave's stages run: as captured graphs, or kernel by kernel, which
+  // also times GEMMs that are met for the first time.
+  enum class Execution { kGraph, kEager };
+
+  // Captures the graphs that a layout needs and that are not there yet. Its
+  // GEMMs must be known: from a plan, or from an eager run.
+  absl::Status Capture(const WaveLayout& layout);
+
+  // Enqueues a wave and the copy of its actions to the host. `wave` stays
+  // untouched until the stream has passed.
+  absl::Status Enqueue(const HostWave& wave, const WaveShape& shape,
+                       Execution execution, const Mark& mark);
+
+  WaveLayout LayoutOf(const WaveShape& shape) const {
+    return LayOut(sizes_, shape);
+  }
+  const Variant& variant() const { return variant_; }
+  const GraphSizes& sizes() const { return sizes_; }
+  const Options& options() const { return options_; }
+  const c10::cuda::CUDAStream& stream() const { return stream_; }
+  GemmBook& gemms() { return *gemms_; }
+  Buffers& buffers() { return *buffers_; }
+  const EngineWeights& weights() const { return weights_; }
+
+  // Waits for everything that was enqueued.
+  absl::Status Synchronize() const;
+
+ private:
+  using Graph = std::unique_ptr<at::cuda::CUDAGraph>;
+  using Enqueuer = std::function<void(Launcher&)>;
+
+  Network(const Variant& variant, Options options);
+
+  absl::Status Load(const HostWave& wave, const WaveShape& shape,
+                    const WaveLayout& layout);
+  absl::Status Execute(Graph* graph, Execution execution,
+                       const Enqueuer& enqueue);
+  absl::Status CaptureGraph(Graph& graph, const Enqueuer& enqueue);
+  StageContext context() { return {variant_, weights_, *buffers_}; }
+  int FirstStep(int steps) const;
+
+  const Variant variant_;
+  const Options options_;
+  const GraphSizes sizes_;
+  c10::cuda::CUDAStream stream_;
+  EngineWeights weights_;
+  std::unique_ptr<GemmBook> gemms_;
+  std::unique_ptr<Buffers> buffers_;
+  at::cuda::MempoolId_t pool_;
+  std::map<PrefixShape, Graph> vision_;
+  std::map<PrefixShape, Graph> prefill_;
+  std::map<std::pair<int, StepKind>, Graph> steps_;
+};
+
+}  // namespace piserve::engine

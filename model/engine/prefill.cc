@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/arange.h>
+
+#include <cmath>
+
+#include "model/engine/stages.h"
+#include "model/kernels/norm.h"
+#include "model/kernels/prefix.h"
+
+namespace piserve::engine {
+namespace {
+
+using Bf16 = __nv_bfloat16;
+
+class PrefillStage {
+ public:
+  PrefillStage(const StageContext& context, const PrefixShape& shape,
+               Launcher& launcher)
+      : variant_(context.variant),
+        size_(context.variant.vlm),
+        weights_(context.weights.vlm),
+        b_(context.buffers),
+        shape_(shape),
+        launcher_(launcher),
+        image_tokens_(shape.cameras * context.variant.vision.tokens()),
+        len_(image_tokens_ + shape.prompt_tokens),
+        tokens_(shape.rows * len_) {}
+
+  void Run(const at::Tensor& embedding);
+
+ private:
+  void Embed(const at::Tensor& embedding);
+  void Norm(const at::Tensor& gain);
+  void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
+  void Attend(const GemmaWeights::Layer& layer, int index);
+  void Mlp(const GemmaWeights::Layer& layer);
+  void Linear(int n, int k, const void* x, const at::Tensor& weight,
+              const at::Tensor& y, Output output);
+
+  const Variant& variant_;
+  const GemmaSize& size_;
+  const GemmaWeights& weights_;
+  Buffers& b_;
+  const PrefixShape& shape_;
+  Launcher& launcher_;
+  const int image_tokens_;
+  const int len_;
+  const int tokens_;
+  at::Tensor query_start_;  // int32 [rows + 1]
+};
+
+void PrefillStage::Run(const at::Tensor& embedding) {
+  query_start_ = at::arange(0, (shape_.rows + 1) * len_, len_,
+                            at::TensorOptions(at::kInt).device(at::kCUDA));
+  Embed(embedding);
+  for (int i = 0; i < size_.depth; ++i) {
+    const GemmaWeights::Layer& layer = weights_.layers[i];
+    Norm(layer.input_gain);
+    if (i + 1 == size_.depth) {
+      ProjectKeys(layer, i, /*heads=*/0);
+      return;
+    }
+    ProjectKeys(layer, i, size_.heads);
+    Attend(layer, i);
+    Norm(layer.post_gain);
+    Mlp(layer);
+  }
+}
+
+void PrefillStage::Linear(int n, int k, const void* x, const at::Tensor& weight,
+                          const at::Tensor& y, Output output) {
+  launcher_.Gemm({.m = tokens_, .n = n, .k = k, .output = output},
+                 {.x = x, .w = weight.data_ptr(), .y = y.data_ptr()});
+}
+
+// docs/pi0.md 2.4, 2.5.
+void PrefillStage::Embed(const at::Tensor& embedding) {
+  launcher_.Run("prefix embedding", [&](cudaStream_t stream) {
+    return kernels::LaunchEmbedPrefix(
+        {.image_tokens = Data<Bf16>(b_.image_tokens),
+         .embedding = Data<Bf16>(embedding),
+         .tokens = Data<std::int32_t>(b_.tokens),
+         .row_base = Data<int>(b_.row_base),
+         .image_len = Data<int>(b_.micro_image_len),
+         .prefix_len = Data<int>(b_.micro_prefix_len),
+         .out = Data<Bf16>(b_.prefix_x),
+         .scale = static_cast<float>(std::sqrt(size_.width)),
+         .rows = shape_.rows,
+         .slot_tokens = image_tokens_,
+         .max_tokens = variant_.max_token_len,
+         .capacity = len_,
+         .width = size_.width,
+         .vocab = variant_.vocab},
+        stream);
+  });
+}
+
+void PrefillStage::Norm(const at::Tensor& gain) {
+  launcher_.Run("prefix norm", [&](cudaStream_t stream) {
+    return kernels::LaunchRmsNorm(Data<Bf16>(b_.prefix_x), Data<float>(gain),
+                                  Data<Bf16>(b_.prefix_h), tokens_, size_.width,
+                                  stream);
+  });
+}
+
+// Operations 2 to 4 of docs/pi0.md 2.6; with heads == 0 keys and values only.
+void PrefillStage::ProjectKeys(const GemmaWeights::Layer& layer, int index,
+                               int heads) {
+  const int width = (heads + 2 * size_.kv_heads) * size_.head_dim;
+  Linear(width, size_.width, b_.prefix_h.data_ptr(), layer.qkv, b_.prefix_qkv,
+         Output::kReplace);
+  launcher_.Run("prefix RoPE", [&](cudaStream_t stream) {
+    return kernels::LaunchRopeScatter({.qkv = Data<Bf16>(b_.prefix_qkv),
+                                       .table = Data<float2>(b_.rope),
+                                       .row_base = Data<int>(b_.row_base),
+                                       .cache_k = Data<Bf16>(b_.keys[index]),
+                                       .cache_v = Data<Bf16>(b_.values[index]),
+                                       .rows = shape_.rows,
+                                       .seq = len_,
+                                       .heads = heads,
+                                       .kv_heads = size_.kv_heads,
+                                       .head_dim = size_.head_dim,
+                                       .cache_len = b_.cache_len},
+                                      stream);
+  });
+}
+
+void PrefillStage::Attend(const GemmaWeights::Layer& layer, int index) {
+  if (!launcher_.ok()) return;
+  const int heads = size_.heads, all = heads + 2 * size_.kv_heads;
+  const at::Tensor q = b_.prefix_qkv.narrow(0, 0, tokens_)
+                           .view({tokens_, all, size_.head_dim})
+                           .narrow(1, 0, heads);
+  const at::Tensor o = std::get<0>(at::_flash_attention_forward(
+      q, b_.keys[index].flatten(0, 1), b_.values[index].flatten(0, 1),
+      query_start_, b_.key_start.narrow(0, 0, shape_.rows + 1), len_, len_,
+      /*dropout_p=*/0, /*is_causal=*/false, /*return_debug_mask=*/false,
+      /*scale=*/1 / std::sqrt(static_cast<double>(size_.head_dim)),
+      /*window_size_left=*/std::nullopt, /*window_size_right=*/std::nullopt,
+      /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
+  Linear(size_.width, heads * size_.head_dim, o.data_ptr(), layer.o,
+         b_.prefix_x, Output::kAccumulate);
+}
+
+void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
+  Linear(2 * size_.mlp, size_.width, b_.prefix_h.data_ptr(), layer.gate_up,
+         b_.prefix_gate_up, Output::kReplace);
+  launcher_.Run("prefix GeGLU", [&](cudaStream_t stream) {
+    return kernels::LaunchGeglu(Data<Bf16>(b_.prefix_gate_up),
+                                Data<Bf16>(b_.prefix_act), tokens_, size_.mlp,
+                                stream);
+  });
+  Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), layer.down,
+         b_.prefix_x, Output::kAccumulate);
+}
+
+}  // namespace
+
+void EnqueuePrefill(const StageContext& context, const PrefixShape& shape,
+                    Launcher& launcher) {
+  PrefillStage(context, shape, launcher).Run(context.weights.embedding);
+}
+
+}  // namespace piserve::engine

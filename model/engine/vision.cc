@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/_flash_attention_forward.h>
+
+#include <cmath>
+
+#include "model/engine/stages.h"
+#include "model/kernels/image.h"
+#include "model/kernels/norm.h"
+
+namespace piserve::engine {
+namespace {
+
+using Bf16 = __nv_bfloat16;
+
+class VisionStage {
+ public:
+  VisionStage(const StageContext& context, const PrefixShape& shape,
+              Launcher& launcher)
+      : size_(context.variant.vision),
+        weights_(context.weights.vision),
+        b_(context.buffers),
+        shape_(shape),
+        launcher_(launcher),
+        images_(shape.rows * shape.cameras),
+        tokens_(images_ * size_.tokens()) {}
+
+  void Run(int vlm_width) {
+    Embed();
+    for (const VisionWeights::Layer& layer : weights_.layers) {
+      Norm(layer.norm1);
+      Attend(layer);
+      Norm(layer.norm2);
+      Mlp(layer);
+    }
+    Norm(weights_.post_norm);
+    Linear(vlm_width, size_.width, b_.vision_h, weights_.projector,
+           weights_.projector_bias, b_.image_tokens, Epilogue::kBias,
+           Output::kReplace);
+  }
+
+ private:
+  void Embed();
+  void Norm(const VisionWeights::Norm& norm);
+  void Attend(const VisionWeights::Layer& layer);
+  void Mlp(const VisionWeights::Layer& layer);
+  void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
+              const at::Tensor& bias, const at::Tensor& y, Epilogue epilogue,
+              Output output);
+
+  const VisionSize& size_;
+  const VisionWeights& weights_;
+  Buffers& b_;
+  const PrefixShape& shape_;
+  Launcher& launcher_;
+  const int images_;
+  const int tokens_;
+};
+
+void VisionStage::Linear(int n, int k, const at::Tensor& x,
+                         const at::Tensor& weight, const at::Tensor& bias,
+                         const at::Tensor& y, Epilogue epilogue,
+                         Output output) {
+  launcher_.Gemm(
+      {.m = tokens_, .n = n, .k = k, .epilogue = epilogue, .output = output},
+      {.x = x.data_ptr(),
+       .w = weight.data_ptr(),
+       .bias = bias.data_ptr(),
+       .y = y.data_ptr()});
+}
+
+// Steps 1 to 3 of docs/pi0.md 2.3.
+void VisionStage::Embed() {
+  launcher_.Run("patchify", [&](cudaStream_t stream) {
+    return kernels::LaunchPatchify({.pixels = Data<std::uint8_t>(b_.pixels),
+                                    .row_base = Data<int>(b_.row_base),
+                                    .image_len = Data<int>(b_.micro_image_len),
+                                    .patches = Data<Bf16>(b_.patches),
+                                    .rows = shape_.rows,
+                                    .cameras = Variant::kCameras,
+                                    .slots = shape_.cameras,
+                                    .image = size_.image,
+                                    .patch = size_.patch,
+                                    .pitch = weights_.patch_pitch},
+                                   stream);
+  });
+  launcher_.Gemm({.m = tokens_,
+                  .n = size_.width,
+                  .k = weights_.patch_pitch,
+                  .type = GemmType::kBf16ToFp32},
+                 {.x = b_.patches.data_ptr(),
+                  .w = weights_.patch.data_ptr(),
+                  .y = b_.patch_grid.data_ptr(),
+                  .alpha = 2.0f / 255});
+  launcher_.Run("patch positions", [&](cudaStream_t stream) {
+    return kernels::LaunchAddPosition(
+        Data<float>(b_.patch_grid), Data<float>(weights_.position),
+        Data<Bf16>(b_.vision_x), images_, size_.tokens(), size_.width, stream);
+  });
+}
+
+void VisionStage::Norm(const VisionWeights::Norm& norm) {
+  launcher_.Run("vision norm", [&](cudaStream_t stream) {
+    return kernels::LaunchLayerNorm(
+        Data<Bf16>(b_.vision_x), Data<float>(norm.weight),
+        Data<float>(norm.bias), Data<Bf16>(b_.vision_h), tokens_, size_.width,
+        stream);
+  });
+}
+
+void VisionStage::Attend(const VisionWeights::Layer& layer) {
+  const int inner = size_.heads * weights_.head;
+  Linear(3 * inner, size_.width, b_.vision_h, layer.qkv, layer.qkv_bias,
+         b_.vision_qkv, Epilogue::kBias, Output::kReplace);
+  if (!launcher_.ok()) return;
+  const at::Tensor qkv =
+      b_.vision_qkv.narrow(0, 0, tokens_)
+          .view({images_, size_.tokens(), 3, size_.heads, weights_.head});
+  const at::Tensor o = std::get<0>(at::_flash_attention_forward(
+      qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), {}, {},
+      size_.tokens(), size_.tokens(), /*dropout_p=*/0, /*is_causal=*/false,
+      /*return_debug_mask=*/false,
+      /*scale=*/1 / std::sqrt(static_cast<double>(size_.head_dim()))));
+  Linear(size_.width, inner, o, layer.out, layer.out_bias, b_.vision_x,
+         Epilogue::kBias, Output::kAccumulate);
+}
+
+void VisionStage::Mlp(const VisionWeights::Layer& layer) {
+  Linear(weights_.mlp, size_.width, b_.vision_h, layer.fc1, layer.fc1_bias,
+         b_.vision_mlp, Epilogue::kGeluBias, Output::kReplace);
+  Linear(size_.width, weights_.mlp, b_.vision_mlp, layer.fc2, layer.fc2_bias,
+         b_.vision_x, Epilogue::kBias, Output::kAccumulate);
+}
+
+}  // namespace
+
+void EnqueueVision(const StageContext& context, const PrefixShape& shape,
+                   Launcher& launcher) {
+  Buffers& b = context.buffers;
+  launcher.Run("begin a micro-wave", [&](cudaStream_t stream) {
+    return kernels::LaunchBeginMicroWave(b.wave(), Data<int>(b.next_row),
+                                         shape.rows, b.cache_len,
+                                         b.micro_wave(), stream);
+  });
+  if (shape.cameras == 0) return;
+  VisionStage(context, shape, launcher).Run(context.variant.vlm.width);
+}
+
+}  // namespace piserve::engine

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/engine/wave_layout.h"
+
+#include <algorithm>
+
+namespace piserve::engine {
+namespace {
+
+constexpr int kShortPrompt = 64;
+
+int AtLeast(const std::vector<int>& ascending, int n) {
+  return *std::lower_bound(ascending.begin(), ascending.end(), n);
+}
+
+int DivideUp(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+std::vector<int> PromptSizes(const Variant& variant) {
+  if (variant.max_token_len < 2 * kShortPrompt) return {variant.max_token_len};
+  return {kShortPrompt, variant.max_token_len};
+}
+
+WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape) {
+  WaveLayout layout;
+  layout.rows = AtLeast(sizes.batch_sizes, shape.rows);
+  layout.micro_waves = DivideUp(layout.rows, kMaxMicroRows);
+  layout.prefix = {
+      .rows = DivideUp(layout.rows, layout.micro_waves),
+      .cameras = std::max(shape.cameras, 1),
+      .prompt_tokens = AtLeast(sizes.prompt_tokens, shape.prompt_tokens)};
+  return layout;
+}
+
+std::vector<WaveLayout> AllLayouts(const GraphSizes& sizes) {
+  std::vector<WaveLayout> layouts;
+  for (const int rows : sizes.batch_sizes) {
+    for (int cameras = 1; cameras <= Variant::kCameras; ++cameras) {
+      for (const int prompt : sizes.prompt_tokens) {
+        layouts.push_back(LayOut(
+            sizes,
+            {.rows = rows, .cameras = cameras, .prompt_tokens = prompt}));
+      }
+    }
+  }
+  return layouts;
+}
+
+}  // namespace piserve::engine

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <compare>
+#include <vector>
+
+#include "model/policy.h"
+#include "model/variant.h"
+
+namespace piserve::engine {
+
+// Rows whose prefix is computed at once at most: the GPU is full before that,
+// and the hidden activations of more would leave its caches.
+inline constexpr int kMaxMicroRows = 8;
+
+// A micro-wave's shape. Every row is computed as if it had all of it; what a
+// row lacks is masked.
+struct PrefixShape {
+  int rows = 1;
+  int cameras = Variant::kCameras;
+  int prompt_tokens = 0;
+
+  auto operator<=>(const PrefixShape&) const = default;
+};
+
+// How a wave is computed: `micro_waves` prefixes of one shape one after
+// another, then all rows denoised together. All micro-waves have the same
+// shape, so that a row's bits do not depend on its place.
+struct WaveLayout {
+  PrefixShape prefix;
+  int micro_waves = 1;
+  int rows = 1;  // denoised: the smallest batch size that holds the wave
+
+  // Rows whose prefix is computed; the last ones may be nobody's.
+  int prefix_rows() const { return micro_waves * prefix.rows; }
+};
+
+// The sizes that a policy's graphs are made for.
+struct GraphSizes {
+  std::vector<int> batch_sizes;    // ascending
+  std::vector<int> prompt_tokens;  // ascending; the last is the longest prompt
+};
+
+// Prompt lengths worth graphs of their own: a short one where the longest is
+// much longer.
+std::vector<int> PromptSizes(const Variant& variant);
+
+// `shape` must fit the sizes.
+WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape);
+
+// Every layout that some wave may have, smallest first.
+std::vector<WaveLayout> AllLayouts(const GraphSizes& sizes);
+
+}  // namespace piserve::engine

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/checkpoint/weights.h"
+#include "model/variant.h"
+
+namespace piserve::engine {
+
+// A network's weights on the device, laid out as its GEMMs read them: bf16
+// [out, in], what is multiplied with the same input merged along `out`. Norms,
+// patch positions and outer projections are fp32.
+
+struct VisionWeights {
+  struct Norm {
+    at::Tensor weight, bias;  // fp32 [width]
+  };
+  struct Layer {
+    Norm norm1;
+    at::Tensor qkv, qkv_bias;  // [3 * heads * padded head, width]
+    at::Tensor out, out_bias;  // [width, heads * padded head]
+    Norm norm2;
+    at::Tensor fc1, fc1_bias;  // [padded mlp, width]
+    at::Tensor fc2, fc2_bias;  // [width, padded mlp]
+  };
+  at::Tensor patch;     // [width, patch_pitch], zero past 3 * patch^2
+  at::Tensor position;  // fp32 [tokens, width], the convolution's bias minus
+                        // the sum of its weights included
+  std::vector<Layer> layers;
+  Norm post_norm;
+  at::Tensor projector, projector_bias;  // [VLM width, width]
+
+  // Sizes rounded up to what a 16-byte access wants; the rest holds zeros.
+  int head = 0;  // elements of a head
+  int mlp = 0;
+  int patch_pitch = 0;
+};
+
+struct GemmaWeights {
+  struct Layer {
+    at::Tensor input_gain;  // fp32 [width], 1 + w; undefined with adaRMS
+    at::Tensor qkv;         // [(heads + 2 kv_heads) * head_dim, width]; in the
+                            // VLM's last layer the keys and values only
+    at::Tensor o;           // [width, heads * head_dim]
+    at::Tensor post_gain;
+    at::Tensor gate_up;  // [2 * mlp, width], gate first
+    at::Tensor down;     // [width, mlp]
+  };
+  std::vector<Layer> layers;
+  at::Tensor final_gain;  // fp32; expert without adaRMS only
+};
+
+// Outer projections, fp32, and what of them is folded.
+struct SuffixWeights {
+  at::Tensor action_in;  // [width, action_dim]: pi0: times the action
+                         // half of action_time_mlp_in
+  at::Tensor mix_out, mix_out_bias;        // pi0: bf16 action_time_mlp_out
+  at::Tensor state, state_bias;            // pi0: [width, action_dim]
+  at::Tensor action_out, action_out_bias;  // [action_dim, width]
+};
+
+// What changes from step to step, for all step counts one after another.
+struct StepTables {
+  std::vector<int> first;  // row of each step count's first step
+  at::Tensor action_bias;  // fp32 [rows or 1, width]: added to action_in x
+  at::Tensor modulation;   // pi0.5: fp32 [rows, norms, 3, width]: scale,
+                           // shift, gate of each adaRMS norm in order
+  at::Tensor dt;           // fp32 [rows]
+};
+
+struct EngineWeights {
+  VisionWeights vision;
+  at::Tensor embedding;  // bf16 [vocab, VLM width]
+  GemmaWeights vlm;
+  GemmaWeights expert;
+  SuffixWeights suffix;
+  StepTables steps;
+};
+
+// Brings the weights to the current device, synthetic ones made there.
+// `step_counts` says for which counts tables are made. FAILED_PRECONDITION that
+// names the tensor if memory does not suffice; what Weights::Find returns.
+absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
+                                          const std::vector<int>& step_counts);
+
+}  // namespace piserve::engine
