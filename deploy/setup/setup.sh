@@ -108,7 +108,7 @@ python_environment() {
   stamp venv "$want"
 }
 
-# promtool without the package's daemon.
+# Prometheus and promtool without the package's daemon.
 promtool() {
   [ -x "$deps/prometheus/usr/bin/promtool" ] && return
   (cd "$deps" && apt-get download prometheus && dpkg -x prometheus_*.deb \
@@ -121,4 +121,4 @@ run 'Python environment (.venv)' python_environment
 run "libtorch $torch (530 MB to fetch)" libtorch
 run 'CUDA runtime that libtorch asks for' cuda_runtime
 run "SentencePiece $sentencepiece and googleapis protos" sources
-run 'promtool' promtool
+run 'Prometheus and promtool' promtool

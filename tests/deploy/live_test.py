@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Server under load, real Prometheus, shipped rules and dashboard.
+
+One story is lived through once: good order, a stall of the device, recovery,
+and the end of the server. Windows are a hundredth of the shipped ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import time
+
+import pytest
+import yaml
+from prometheus_process import SHIPPED, PrometheusProcess
+from server_process import ROOT, ServerProcess
+from serving import RawClient, binary, config_text, serving, write_config
+
+GRAFANA = ROOT / "deploy" / "grafana"
+INTERVAL = "200ms"
+FACTOR = 100
+STALL_ALERTS = {"PiserveStalled", "PiserveErrorsBurnFast"}
+STALL_LIMIT = 18  # s; after 20 the server gives a hung device up
+
+
+def dashboard():
+    return json.loads((GRAFANA / "piserve.json").read_text())
+
+
+def targets_by_row():
+    """(row, panel, target) of the whole dashboard."""
+    row = ""
+    for panel in dashboard()["panels"]:
+        if panel["type"] == "row":
+            row = panel["title"]
+        for target in panel.get("targets", ()):
+            yield row, panel, target
+
+
+def is_gpu(row):
+    return row.startswith("GPU")
+
+
+def cases(gpu):
+    return [
+        pytest.param(panel, target, id=f"{panel['title']}-{target['refId']}")
+        for row, panel, target in targets_by_row()
+        if is_gpu(row) == gpu
+    ]
+
+
+def as_grafana_asks(expression):
+    for variable, value in (
+        ("$job", "piserve"),
+        ("$instance", ".*"),
+        ("$__rate_interval", "3s"),
+    ):
+        expression = expression.replace(variable, value)
+    assert "$" not in expression
+    return expression
+
+
+@dataclasses.dataclass
+class Story:
+    prometheus: PrometheusProcess
+    start: float
+    end: float = 0
+    in_order: set[str] = dataclasses.field(default_factory=set)
+    stalled: set[str] = dataclasses.field(default_factory=set)
+    recovered: set[str] = dataclasses.field(default_factory=set)
+    dead: set[str] = dataclasses.field(default_factory=set)
+
+    def series(self, expression):
+        return self.prometheus.series(expression, self.start, self.end)
+
+
+def load(server, *flags):
+    """policy_load in the background."""
+    return subprocess.Popen(
+        [
+            str(binary("policy_load")),
+            f"--address={server.addresses.public}",
+            "--duration=120s",
+            *flags,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def live(story, server, stall_file):
+    prometheus = story.prometheus
+    prometheus.wait_for(
+        lambda: (
+            len(prometheus.series("up == 1", story.start, time.time())) == 2
+        ),
+        30,
+        "the first scrapes",
+    )
+    with RawClient(server.addresses.public) as client:
+        client.infer(b"no observation")  # refused; nobody's budget
+    time.sleep(5)  # good order is what is watched
+    story.in_order = prometheus.firing()
+    stall_file.touch()
+    prometheus.wait_for(
+        lambda: prometheus.firing() >= STALL_ALERTS,
+        STALL_LIMIT,
+        "a stall's alerts",
+    )
+    story.stalled = prometheus.firing()
+    stall_file.unlink()
+    prometheus.wait_for(
+        lambda: not prometheus.raised() & STALL_ALERTS, 40, "calm"
+    )
+    story.recovered = prometheus.firing()
+    story.end = time.time()
+    server.terminate()
+    server.wait()
+    prometheus.wait_for(
+        lambda: "PiserveDown" in prometheus.firing(), 20, "PiserveDown"
+    )
+    story.dead = prometheus.firing()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("monitoring")
+    stall_file = folder / "stall"
+    flag = write_config(folder, config_text("pi0_libero_tiny"))
+    runs = []
+    with (
+        ServerProcess(
+            binary("piserve_test_server"), [f"--stall_file={stall_file}"]
+        ) as fake,
+        serving(flag) as real,  # its network tells its stages
+    ):
+        try:
+            fake.wait_until_ready()
+            runs.append(load(fake, "--robots=12", "--rate=5"))
+            hasty = ("--robots=1", "--rate=5", "--timeout=1s")
+            runs.append(load(fake, *hasty))  # these expire in a stall
+            runs.append(load(real, "--robots=1", "--rate=2"))
+            servers = (fake.addresses.http, real.addresses.http)
+            with PrometheusProcess(
+                folder, servers, INTERVAL, FACTOR
+            ) as prometheus:
+                told = Story(prometheus, time.time())
+                live(told, fake, stall_file)
+                yield told
+        finally:
+            stall_file.unlink(missing_ok=True)
+            for run in runs:
+                run.kill()
+                run.wait()
+
+
+def test_good_order_raises_no_alert(story):
+    assert story.in_order == set()
+
+
+def test_stalled_server_raises_its_alerts(story):
+    assert story.stalled >= STALL_ALERTS
+    assert "PiserveDown" not in story.stalled, "it still answers /metrics"
+
+
+def test_alerts_end_when_the_server_recovers(story):
+    assert not story.recovered & STALL_ALERTS
+
+
+def test_server_that_is_gone_raises_its_alert(story):
+    assert "PiserveDown" in story.dead
+    assert "PiserveStalled" not in story.dead
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        rule["record"]
+        for group in yaml.safe_load((SHIPPED / "recording.yml").read_text())[
+            "groups"
+        ]
+        for rule in group["rules"]
+    ],
+)
+def test_record_has_data(story, record):
+    assert story.series(record)
+
+
+@pytest.mark.parametrize(("panel", "target"), cases(gpu=False))
+def test_panel_has_data(story, panel, target):
+    found = story.series(as_grafana_asks(target["expr"]))
+    assert found, f"{panel['title']}: {target['expr']}"
+    for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+        assert any(label in one["labels"] for one in found), label
+
+
+@pytest.mark.parametrize(("panel", "target"), cases(gpu=True))
+def test_gpu_panel_is_empty_on_a_cpu_and_says_so(story, panel, target):
+    assert story.series(as_grafana_asks(target["expr"])) == []
+    assert panel["description"].startswith("No data where the policies run on")
+    contract = (ROOT / "docs" / "contract.md").read_text()
+    for metric in re.findall(r"piserve_(\w+)", target["expr"]):
+        assert f"`{metric}" in contract or metric == "batch_rows_sum", metric
+
+
+def test_shares_are_between_nothing_and_all(story):
+    for row, panel, target in targets_by_row():
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        if unit == "percentunit" and not is_gpu(row):
+            for one in story.series(as_grafana_asks(target["expr"])):
+                assert min(one["values"]) >= 0
+                assert max(one["values"]) <= 1
