@@ -5,9 +5,12 @@
 #include <limits>
 
 #include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
 namespace {
+
+const Bf16 kNan = __float2bfloat16_rn(std::numeric_limits<float>::quiet_NaN());
 
 struct Shape {
   std::vector<int> start;  // one a row
@@ -17,6 +20,7 @@ struct Shape {
   int head_dim = 256;
   FirstToken first_token = FirstToken::kSeesAll;
   int heads = 8;
+  int row_base = 0;  // cache rows before the first
 
   int rows() const { return static_cast<int>(start.size()); }
   int width() const { return heads * head_dim; }
@@ -40,11 +44,9 @@ Inputs Draw(const Shape& s, const std::vector<int>& labels) {
     const auto q = NormalBf16(s.tokens * s.stride(), seed + 1, 1.5f);
     auto k = NormalBf16(s.cache_len * s.head_dim, seed + 2, 1.5f);
     auto v = NormalBf16(s.cache_len * s.head_dim, seed + 3);
-    const Bf16 nan =
-        __float2bfloat16_rn(std::numeric_limits<float>::quiet_NaN());
     const int visible = s.Visible(r, s.tokens - 1) * s.head_dim;
-    std::fill(k.begin() + visible, k.end(), nan);
-    std::fill(v.begin() + visible, v.end(), nan);
+    std::fill(k.begin() + visible, k.end(), kNan);
+    std::fill(v.begin() + visible, v.end(), kNan);
     in.q.insert(in.q.end(), q.begin(), q.end());
     in.k.insert(in.k.end(), k.begin(), k.end());
     in.v.insert(in.v.end(), v.begin(), v.end());
@@ -53,7 +55,15 @@ Inputs Draw(const Shape& s, const std::vector<int>& labels) {
 }
 
 std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
-  DeviceArray<Bf16> q(in.q), k(in.k), v(in.v);
+  DeviceArray<Bf16> q(in.q);
+  const auto cached = [&](const std::vector<Bf16>& rows) {
+    std::vector<Bf16> all(
+        static_cast<std::size_t>(s.row_base) * s.cache_len * s.head_dim, kNan);
+    all.insert(all.end(), rows.begin(), rows.end());
+    return all;
+  };
+  DeviceArray<Bf16> k(cached(in.k)), v(cached(in.v));
+  DeviceArray<int> base(std::vector<int>{s.row_base});
   DeviceArray<Bf16> out(static_cast<std::size_t>(s.rows()) * s.tokens *
                         s.width());
   DeviceArray<int> start(s.start);
@@ -62,6 +72,7 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   args.token_stride = s.stride();
   args.cache_k = k.data();
   args.cache_v = v.data();
+  args.row_base = s.row_base == 0 ? nullptr : base.data();
   args.start = start.data();
   args.out = out.data();
   args.rows = s.rows();
@@ -73,52 +84,6 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   args.first_token = s.first_token;
   EXPECT_EQ(LaunchSuffixAttention(args, nullptr), cudaSuccess);
   return out.Get();
-}
-
-// One query's answer. Three things part the kernel from exact arithmetic:
-//   p rounded to bf16: at most 2^-8 of each term, so 2^-8 of A = sum p|v| / l;
-//   the result rounded to bf16: 2^-8 of it;
-//   scores in FP32, C terms: an error of C * 2^-24 * sum |q k| * scale, which
-//   moves numerator and denominator by e^that - 1 each; exp2 and the sums over
-//   keys are of the order of 2^-22 and take the doubled score term's slack.
-void Attend(const Shape& s, const std::vector<double>& q,
-            const std::vector<double>& k, const std::vector<double>& v,
-            int visible, Expected* out) {
-  const int dim = s.head_dim;
-  const double scale = 1 / std::sqrt(static_cast<double>(dim));
-  std::vector<double> p(visible);
-  double maximum = -1e300, reach = 0, total = 0;
-  for (int j = 0; j < visible; ++j) {
-    double sum = 0, size = 0;
-    for (int d = 0; d < dim; ++d) {
-      const double term = q[d] * k[static_cast<long>(j) * dim + d];
-      sum += term;
-      size += std::abs(term);
-    }
-    p[j] = sum * scale;
-    maximum = std::max(maximum, p[j]);
-    reach = std::max(reach, size * scale);
-  }
-  for (double& score : p) total += score = std::exp(score - maximum);
-  std::vector<double> value(dim, 0), size(dim, 0);
-  for (int j = 0; j < visible; ++j) {
-    for (int d = 0; d < dim; ++d) {
-      const double term = p[j] / total * v[static_cast<long>(j) * dim + d];
-      value[d] += term;
-      size[d] += std::abs(term);
-    }
-  }
-  const double score_error = dim * kFp32Half * reach + 0x1p-20;
-  for (int d = 0; d < dim; ++d) {
-    out[d] = {value[d], kBf16Half * (size[d] + std::abs(value[d])) +
-                            4 * score_error * size[d] + 1e-30};
-  }
-}
-
-std::vector<double> Widen(const Bf16* from, std::size_t count) {
-  std::vector<double> to(count);
-  for (std::size_t i = 0; i < count; ++i) to[i] = Value(from[i]);
-  return to;
 }
 
 std::vector<Expected> Twin(const Shape& s, const Inputs& in) {
@@ -133,7 +98,7 @@ std::vector<Expected> Twin(const Shape& s, const Inputs& in) {
       const std::size_t at = static_cast<std::size_t>(r) * s.tokens + token;
       const auto q =
           Widen(in.q.data() + at * s.stride() + head * s.head_dim, s.head_dim);
-      Attend(s, q, k, v, s.Visible(r, token),
+      Attend(q, k, v, s.Visible(r, token),
              want.data() + at * s.width() + head * s.head_dim);
     });
   }
@@ -235,6 +200,14 @@ TEST_F(SuffixAttentionTest, KeysPastTheCacheAreNotRead) {
   s.start = {60, 5};
   s.cache_len = 64;  // row 0 claims 110 keys
   ExpectTwin(s, "clamped");
+}
+
+TEST_F(SuffixAttentionTest, AMicroWaveReadsItsOwnRowsOfTheCache) {
+  Shape s;
+  s.start = {200, 100};
+  s.cache_len = 260;
+  s.row_base = 3;
+  ExpectTwin(s, "rows 3 and 4");
 }
 
 TEST_F(SuffixAttentionTest, ARowsBitsDependOnItselfAlone) {

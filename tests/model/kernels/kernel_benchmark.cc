@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+// Times every kernel at the sizes of the full-size variants, checking a launch
+// against its twin first. A name given as argument selects the lines that
+// contain it.
+#include <cstdio>
+#include <memory>
+
+#include "model/kernels/euler_step.h"
+#include "model/kernels/image.h"
+#include "model/kernels/norm.h"
+#include "model/kernels/prefix.h"
+#include "model/kernels/suffix_attention.h"
+#include "tests/model/kernels/benchmark.h"
+#include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+constexpr int kHeads = 8, kDim = 256, kQkv = (kHeads + 2) * kDim;
+
+// Random bf16 of any size from one host array: drawing gigabytes takes longer
+// than timing them.
+std::shared_ptr<DeviceArray<Bf16>> RandomBf16(std::size_t size) {
+  static const std::vector<Bf16> pool = NormalBf16(1 << 20, 1);
+  auto array = std::make_shared<DeviceArray<Bf16>>(size);
+  for (std::size_t at = 0; at < size; at += pool.size()) {
+    const std::size_t count = std::min(pool.size(), size - at);
+    EXPECT_EQ(cudaMemcpy(array->data() + at, pool.data(), count * sizeof(Bf16),
+                         cudaMemcpyHostToDevice),
+              cudaSuccess);
+  }
+  return array;
+}
+
+std::shared_ptr<DeviceArray<float>> RandomFloat(std::size_t size, float mean,
+                                                float deviation) {
+  return std::make_shared<DeviceArray<float>>(Normal(size, 2, deviation, mean));
+}
+
+KernelCase AttentionCase(const char* what, int rows, int tokens, int prefix,
+                         int extra) {
+  const int len = prefix + extra;
+  KernelCase c;
+  c.name = std::string("suffix attention ") + what + ", rows " +
+           std::to_string(rows);
+  const std::size_t cache = static_cast<std::size_t>(rows) * len * kDim;
+  const std::size_t queries = static_cast<std::size_t>(rows) * tokens;
+  c.bytes = 2.0 * (2 * cache + 2 * queries * kHeads * kDim);
+  c.flops = 4.0 * queries * kHeads * len * kDim;
+  c.sets = SetsFor(4.0 * cache);
+  auto k = RandomBf16(cache * c.sets), v = RandomBf16(cache * c.sets);
+  auto q = RandomBf16(queries * kQkv);
+  auto out = std::make_shared<DeviceArray<Bf16>>(queries * kHeads * kDim);
+  auto start =
+      std::make_shared<DeviceArray<int>>(std::vector<int>(rows, prefix));
+  c.launch = [=](int set, cudaStream_t stream) {
+    SuffixAttentionArgs args;
+    args.q = q->data();
+    args.token_stride = kQkv;
+    args.cache_k = k->data() + set * cache;
+    args.cache_v = v->data() + set * cache;
+    args.start = start->data();
+    args.out = out->data();
+    args.rows = rows;
+    args.tokens = tokens;
+    args.heads = kHeads;
+    args.head_dim = kDim;
+    args.cache_len = len;
+    args.key_extra = extra;
+    return LaunchSuffixAttention(args, stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = out->Get();
+    const auto q_host = q->Get();
+    std::vector<Bf16> k_host(cache), v_host(cache), sample;
+    cudaMemcpy(k_host.data(), k->data(), cache * 2, cudaMemcpyDeviceToHost);
+    cudaMemcpy(v_host.data(), v->data(), cache * 2, cudaMemcpyDeviceToHost);
+    std::vector<Expected> want;
+    for (std::size_t i = 0; i < 40; ++i) {  // queries all over the batch
+      const std::size_t query = i * 7919 % (queries * kHeads);
+      const std::size_t token = query / kHeads, head = query % kHeads;
+      const std::size_t at = token / tokens * len * kDim;
+      std::vector<Expected> row(kDim);
+      Attend(Widen(q_host.data() + token * kQkv + head * kDim, kDim),
+             Widen(k_host.data() + at, static_cast<std::size_t>(len) * kDim),
+             Widen(v_host.data() + at, static_cast<std::size_t>(len) * kDim),
+             len, row.data());
+      want.insert(want.end(), row.begin(), row.end());
+      sample.insert(sample.end(), got.begin() + query * kDim,
+                    got.begin() + (query + 1) * kDim);
+    }
+    ExpectWithin(sample, want, "attention");
+  };
+  return c;
+}
+
+KernelCase NormCase(const char* what,
+                    cudaError_t (*function)(const AddNormArgs&, cudaStream_t),
+                    int rows, int width) {
+  KernelCase c;
+  c.name = std::string(what) + " " + std::to_string(rows) + " x " +
+           std::to_string(width);
+  const std::size_t size = static_cast<std::size_t>(rows) * width;
+  c.bytes = 8.0 * size;
+  c.sets = SetsFor(c.bytes);
+  auto x = RandomBf16(size * c.sets), y = RandomBf16(size * c.sets);
+  auto h = std::make_shared<DeviceArray<Bf16>>(size * c.sets);
+  auto scale = RandomFloat(2 * width, 1, 0.1f);
+  c.launch = [=](int set, cudaStream_t stream) {
+    AddNormArgs args;
+    args.x = x->data() + set * size;
+    args.y = y->data() + set * size;
+    args.h = h->data() + set * size;
+    args.scale.base = scale->data();
+    args.shift.base = scale->data() + width;
+    args.rows = rows;
+    args.width = width;
+    return function(args, stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(1, nullptr), cudaSuccess);
+    const auto got = h->Get(), moved = x->Get();
+    const auto affine = scale->Get();
+    std::vector<Expected> want(size);
+    for (int r = 0; r < rows; ++r) {
+      NormRow(moved.data() + size + static_cast<std::size_t>(r) * width, width,
+              function == LaunchAddLayerNorm, affine.data(), 0,
+              function == LaunchAddRmsNorm ? nullptr : affine.data() + width,
+              want.data() + static_cast<std::size_t>(r) * width);
+    }
+    ExpectWithin(std::vector<Bf16>(got.begin() + size, got.begin() + 2 * size),
+                 want, "norm");
+  };
+  return c;
+}
+
+KernelCase GegluCase(int rows, int width) {
+  KernelCase c;
+  c.name = "GeGLU " + std::to_string(rows) + " x " + std::to_string(width);
+  const std::size_t size = static_cast<std::size_t>(rows) * width;
+  c.bytes = 6.0 * size;
+  c.sets = SetsFor(c.bytes);
+  auto in = RandomBf16(2 * size * c.sets);
+  auto out = std::make_shared<DeviceArray<Bf16>>(size);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchGeglu(in->data() + 2 * set * size, out->data(), rows, width,
+                       stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    std::vector<Bf16> from(2 * size);
+    cudaMemcpy(from.data(), in->data(), size * 4, cudaMemcpyDeviceToHost);
+    std::vector<Expected> want(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      const std::size_t at = i / width * width + i;
+      want[i] = Geglu(Value(from[at]), Value(from[at + width]));
+    }
+    ExpectWithin(out->Get(), want, "GeGLU");
+  };
+  return c;
+}
+
+KernelCase RopeCase(const char* what, int rows, int seq, int start) {
+  KernelCase c;
+  c.name = std::string("RoPE and scatter ") + what;
+  const int len = start + seq;
+  const std::size_t size = static_cast<std::size_t>(rows) * seq * kQkv;
+  const std::size_t cache = static_cast<std::size_t>(rows) * len * kDim;
+  c.bytes = 4.0 * size;
+  c.sets = SetsFor(c.bytes);
+  auto qkv = RandomBf16(size * c.sets);
+  auto k = std::make_shared<DeviceArray<Bf16>>(cache);
+  auto v = std::make_shared<DeviceArray<Bf16>>(cache);
+  auto table = std::make_shared<DeviceArray<float2>>(std::vector<float2>(
+      static_cast<std::size_t>(len) * kDim / 2, make_float2(0.6f, 0.8f)));
+  auto starts =
+      std::make_shared<DeviceArray<int>>(std::vector<int>(rows, start));
+  c.launch = [=](int set, cudaStream_t stream) {
+    RopeScatterArgs args;
+    args.qkv = qkv->data() + set * size;
+    args.table = table->data();
+    args.start = starts->data();
+    args.cache_k = k->data();
+    args.cache_v = v->data();
+    args.rows = rows;
+    args.seq = seq;
+    args.heads = kHeads;
+    args.kv_heads = 1;
+    args.head_dim = kDim;
+    args.cache_len = len;
+    return LaunchRopeScatter(args, stream);
+  };
+  c.check = [=, launch = c.launch] {
+    std::vector<Bf16> before(size), after(size);
+    cudaMemcpy(before.data(), qkv->data(), size * 2, cudaMemcpyDeviceToHost);
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    cudaMemcpy(after.data(), qkv->data(), size * 2, cudaMemcpyDeviceToHost);
+    const auto keys = k->Get();
+    for (std::size_t i = 0; i < size; ++i) {
+      const std::size_t token = i / kQkv, head = i % kQkv / kDim, d = i % kDim;
+      if (d >= kDim / 2 || head > kHeads) continue;
+      const Expected want =
+          Rotate(Value(before[i]), 0.6f, Value(before[i + kDim / 2]), -0.8f);
+      const std::size_t row = token / seq;
+      const std::size_t at = (row * len + start + token % seq) * kDim + d;
+      const double got = Value(head < kHeads ? after[i] : keys[at]);
+      ASSERT_LE(std::abs(got - want.value), want.tolerance) << i;
+    }
+  };
+  return c;
+}
+
+KernelCase EulerCase(int batch) {
+  constexpr int kWidth = 1024, kActions = 32, kHorizon = 50;
+  KernelCase c;
+  c.name = "Euler step, rows " + std::to_string(batch);
+  const int rows = batch * kHorizon;
+  const std::size_t size = static_cast<std::size_t>(rows) * kWidth;
+  c.bytes = 4.0 * size + 2 * 4.0 * kActions * kWidth;
+  c.sets = SetsFor(c.bytes);
+  auto hidden = RandomBf16(size * c.sets), z = RandomBf16(size);
+  auto out_weight = RandomFloat(kActions * kWidth, 0, 0.03f);
+  auto in_weight = RandomFloat(kActions * kWidth, 0, 0.2f);
+  auto bias = RandomFloat(kWidth, 0, 0.1f);
+  auto dt = RandomFloat(1, -0.1f, 0);
+  auto x = RandomFloat(rows * kActions, 0, 1);
+  c.launch = [=](int set, cudaStream_t stream) {
+    EulerStepArgs args;
+    args.hidden = hidden->data() + set * size;
+    args.tokens.count = args.tokens.stride = kHorizon;
+    args.z_tokens = args.tokens;
+    args.out_weight = out_weight->data();
+    args.out_bias = bias->data();
+    args.x = x->data();
+    args.dt.base = dt->data();
+    args.in_weight = in_weight->data();
+    args.in_offset.base = bias->data();
+    args.z = z->data();
+    args.activation = Activation::kSilu;
+    args.rows = rows;
+    args.width = args.in_width = kWidth;
+    args.dim = kActions;
+    return LaunchEulerStep(args, stream);
+  };
+  c.check = [=, launch = c.launch] {
+    const auto before = x->Get();
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto after = x->Get();
+    const auto w = out_weight->Get(), b = bias->Get();
+    std::vector<Bf16> h(size);
+    cudaMemcpy(h.data(), hidden->data(), size * 2, cudaMemcpyDeviceToHost);
+    for (int i = 0; i < rows * kActions; i += 13) {
+      double sum = b[i % kActions], terms = std::abs(sum);
+      for (int k = 0; k < kWidth; ++k) {
+        const double term =
+            w[i % kActions * kWidth + k] *
+            Value(h[static_cast<long>(i / kActions) * kWidth + k]);
+        sum += term;
+        terms += std::abs(term);
+      }
+      const double want = before[i] - 0.1f * sum;
+      ASSERT_NEAR(after[i], want, kWidth * kFp32Half * terms + 1e-6) << i;
+    }
+  };
+  return c;
+}
+
+std::vector<std::function<KernelCase()>> Cases() {
+  std::vector<std::function<KernelCase()>> cases;
+  for (const int rows : {1, 2, 4, 8, 16, 32, 64}) {
+    cases.push_back([=] { return AttentionCase("pi0", rows, 50, 816, 51); });
+  }
+  cases.push_back([] { return AttentionCase("pi0 step 0", 1, 51, 816, 51); });
+  cases.push_back([] { return AttentionCase("pi05", 1, 50, 968, 50); });
+  cases.push_back([] { return AttentionCase("pi05", 8, 50, 968, 50); });
+  cases.push_back([] { return AttentionCase("horizon 10", 1, 10, 788, 10); });
+  for (const int rows : {50, 400, 3200}) {
+    cases.push_back([=] {
+      return NormCase("add + RMSNorm", LaunchAddRmsNorm, rows, 1024);
+    });
+  }
+  cases.push_back(
+      [] { return NormCase("add + adaRMS", LaunchAddAdaRmsNorm, 50, 1024); });
+  for (const int rows : {816, 6528}) {
+    cases.push_back([=] {
+      return NormCase("add + RMSNorm", LaunchAddRmsNorm, rows, 2048);
+    });
+  }
+  for (const int rows : {768, 6144}) {
+    cases.push_back([=] {
+      return NormCase("add + LayerNorm", LaunchAddLayerNorm, rows, 1152);
+    });
+  }
+  cases.push_back([] { return GegluCase(50, 4096); });
+  cases.push_back([] { return GegluCase(816, 16384); });
+  cases.push_back([] { return RopeCase("suffix, rows 1", 1, 50, 816); });
+  cases.push_back([] { return RopeCase("suffix, rows 64", 64, 50, 816); });
+  cases.push_back([] { return RopeCase("prefix, rows 1", 1, 816, 0); });
+  cases.push_back([] { return RopeCase("prefix, rows 8", 8, 816, 0); });
+  cases.push_back([] { return EulerCase(1); });
+  cases.push_back([] { return EulerCase(8); });
+  cases.push_back([] { return EulerCase(64); });
+  return cases;
+}
+
+}  // namespace
+}  // namespace piserve::kernels
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::printf("no CUDA device: nothing to time\n");
+    return 0;
+  }
+  cudaDeviceProp device;
+  cudaGetDeviceProperties(&device, 0);
+  std::printf("%s; roofs: 4.59 TB/s, 790 TFLOP/s bf16 (an H200's)\n",
+              device.name);
+  const std::string wanted = argc > 1 ? argv[1] : "";
+  bool good = true;
+  for (const auto& make : piserve::kernels::Cases()) {
+    const auto kernel = make();
+    if (kernel.name.find(wanted) == std::string::npos) continue;
+    good = piserve::kernels::CheckAndTime(kernel) && good;
+  }
+  return good ? 0 : 1;
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/norm.h"
+
+#include <tuple>
+
+#include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+struct Size {
+  int rows;
+  int width;
+};
+
+// Every width and row count of the variants: expert, VLM, SigLIP, tiny ones;
+// and one that needs several runs a thread.
+std::vector<Size> Sizes() {
+  return {{1, 1024},   {50, 1024},  {51, 1024},  {3200, 1024},
+          {816, 2048}, {968, 2048}, {768, 1152}, {11, 64},
+          {304, 128},  {768, 72},   {33, 8192},  {5, 4304}};
+}
+
+enum class Kind { kLayer, kRms, kAdaRms };
+
+constexpr int kSteps = 3;
+
+// The arrays of one call: modulation rows are [step][scale, shift, gate].
+struct Inputs {
+  Inputs(Size size, Kind kind)
+      : x(NormalBf16(static_cast<std::size_t>(size.rows) * size.width, 1, 2)),
+        y(NormalBf16(x.size(), 2)),
+        table(Normal(3 * kSteps * size.width, 3, 0.3f)) {
+    // LayerNorm's rows have a mean, gains are near one.
+    if (kind == Kind::kLayer) {
+      for (Bf16& v : x) v = __float2bfloat16_rn(Value(v) + 3);
+    }
+    if (kind == Kind::kAdaRms) return;
+    for (float& v : table) v += 1;
+  }
+  std::vector<Bf16> x, y;
+  std::vector<float> table;
+};
+
+StepTable Table(const float* base, const int* step, long stride) {
+  StepTable table;
+  table.base = base;
+  table.step = step;
+  table.stride = stride;
+  return table;
+}
+
+std::vector<Expected> Twin(const std::vector<Bf16>& x, Size size, Kind kind,
+                           const float* row) {
+  std::vector<Expected> want(x.size());
+  ParallelFor(size.rows, [&](int r) {
+    const std::size_t at = static_cast<std::size_t>(r) * size.width;
+    NormRow(x.data() + at, size.width, kind == Kind::kLayer, row,
+            kind == Kind::kAdaRms ? 1 : 0,
+            kind == Kind::kRms ? nullptr : row + size.width, want.data() + at);
+  });
+  return want;
+}
+
+class NormTest : public KernelTest,
+                 public ::testing::WithParamInterface<Kind> {};
+
+TEST_P(NormTest, EqualsItsTwin) {
+  const Kind kind = GetParam();
+  for (const Size size : Sizes()) {
+    const Inputs in(size, kind);
+    DeviceArray<Bf16> x(in.x), out(in.x.size());
+    DeviceArray<float> table(in.table);
+    const float* scale = table.data();
+    const float* shift = scale + size.width;
+    const auto launch = [&](Bf16* to) {
+      switch (kind) {
+        case Kind::kLayer:
+          return LaunchLayerNorm(x.data(), scale, shift, to, size.rows,
+                                 size.width, nullptr);
+        case Kind::kRms:
+          return LaunchRmsNorm(x.data(), scale, to, size.rows, size.width,
+                               nullptr);
+        default:
+          return LaunchAdaRmsNorm(x.data(), Table(scale, nullptr, 0), to,
+                                  size.rows, size.width, nullptr);
+      }
+    };
+    ASSERT_EQ(launch(out.data()), cudaSuccess);
+    const auto want = Twin(in.x, size, kind, in.table.data());
+    const std::string what =
+        std::to_string(size.rows) + " x " + std::to_string(size.width);
+    ExpectWithin(out.Get(), want, what);
+    EXPECT_TRUE(SameBits(x.Get(), in.x)) << what;
+    ASSERT_EQ(launch(x.data()), cudaSuccess);
+    EXPECT_TRUE(SameBits(x.Get(), out.Get())) << what << " in place";
+  }
+}
+
+TEST_P(NormTest, EqualsItsTwinAfterTheResidualAtEveryStep) {
+  const Kind kind = GetParam();
+  for (const Size size : Sizes()) {
+    const Inputs in(size, kind);
+    DeviceArray<Bf16> y(in.y);
+    DeviceArray<float> table(in.table);
+    for (int step = 0; step < kSteps; ++step) {
+      DeviceArray<Bf16> x(in.x), h(in.x.size());
+      DeviceArray<int> index(std::vector<int>{step});
+      const long stride = 3 * size.width;
+      AddNormArgs args;
+      args.x = x.data();
+      args.y = y.data();
+      args.h = h.data();
+      args.scale = Table(table.data(), index.data(), stride);
+      args.shift = Table(table.data() + size.width, index.data(), stride);
+      if (kind == Kind::kAdaRms) {
+        args.gate = Table(table.data() + 2 * size.width, index.data(), stride);
+      }
+      args.rows = size.rows;
+      args.width = size.width;
+      const cudaError_t error =
+          kind == Kind::kLayer ? LaunchAddLayerNorm(args, nullptr)
+          : kind == Kind::kRms ? LaunchAddRmsNorm(args, nullptr)
+                               : LaunchAddAdaRmsNorm(args, nullptr);
+      ASSERT_EQ(error, cudaSuccess);
+      const float* row = in.table.data() + step * stride;
+      std::vector<Expected> sum(in.x.size());
+      for (std::size_t i = 0; i < sum.size(); ++i) {
+        const double gate =
+            kind == Kind::kAdaRms ? row[2 * size.width + i % size.width] : 1;
+        const double add = Value(in.y[i]) * gate;
+        const double value = Value(in.x[i]) + add;
+        // One rounding to bf16 of an FP32 product and sum.
+        sum[i] = {value,
+                  kBf16Half * std::abs(value) +
+                      0x1p-22 * (std::abs(Value(in.x[i])) + std::abs(add)) +
+                      1e-30};
+      }
+      const std::string what = std::to_string(size.rows) + " x " +
+                               std::to_string(size.width) + " step " +
+                               std::to_string(step);
+      const auto moved = x.Get();
+      ExpectWithin(moved, sum, what + " x");
+      // The norm is that of x as it was rounded.
+      ExpectWithin(h.Get(), Twin(moved, size, kind, row), what + " h");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, NormTest,
+                         ::testing::Values(Kind::kLayer, Kind::kRms,
+                                           Kind::kAdaRms));
+
+TEST_F(KernelTest, NormRefusesWidthsItCannotHold) {
+  AddNormArgs args;
+  args.rows = 1;
+  for (const int width : {0, 4, 12, 8200}) {
+    args.width = width;
+    EXPECT_EQ(LaunchAddRmsNorm(args, nullptr), cudaErrorInvalidValue);
+  }
+}
+
+}  // namespace
+}  // namespace piserve::kernels
