@@ -23,8 +23,7 @@ __device__ void Assign(float* out, float v) { *out = v; }
 __device__ void Assign(Bf16* out, float v) { *out = __float2bfloat16_rn(v); }
 
 template <typename T>
-__global__ void FillKernel(T* out, long count, float deviation,
-                           unsigned seed) {
+__global__ void FillKernel(T* out, long count, float deviation, unsigned seed) {
   for (long i = blockIdx.x * 256L + threadIdx.x; i < count;
        i += gridDim.x * 256L) {
     Assign(out + i, deviation * UnitNormal(seed, static_cast<unsigned>(i)));
@@ -118,7 +117,8 @@ RandomCall::RandomCall(const RandomExpert& expert, int horizon, int cache_len,
   const long stride = static_cast<long>(cache_len) * kHeadDim;
   for (int layer = 0; layer < kExpertDepth; ++layer) {
     const long valid = static_cast<long>(call.prefix) * kHeadDim;
-    FillNormal(keys_.data() + layer * stride, valid, key_deviation, 100 + layer);
+    FillNormal(keys_.data() + layer * stride, valid, key_deviation,
+               100 + layer);
     FillNormal(values_.data() + layer * stride, valid, 1, 200 + layer);
   }
   args_.horizon = horizon;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/model/kernels/expert/twin.h"
-
 #include <gtest/gtest.h>
+
+#include "tests/model/kernels/expert/twin.h"
 
 namespace piserve::kernels {
 namespace {
@@ -42,9 +42,11 @@ __global__ void Narrow(State s, int time) {
   const int i = Index(), row = i / kWidth, column = i % kWidth;
   const ExpertArgs& a = s.twin.args;
   if (row >= a.horizon) return;
-  double sum = s.IsPi0() ? a.in_bias[time * kWidth + column] : a.in_bias[column];
+  double sum =
+      s.IsPi0() ? a.in_bias[time * kWidth + column] : a.in_bias[column];
   for (int k = 0; k < 32; ++k) {
-    sum += static_cast<double>(a.in_weight[column * 32 + k]) * s.x[row * 32 + k];
+    sum +=
+        static_cast<double>(a.in_weight[column * 32 + k]) * s.x[row * 32 + k];
   }
   if (s.IsPi0()) {
     s.z[i] = Silu(sum);
@@ -67,7 +69,8 @@ __global__ void SuffixMlp(State s) {
     sum = a.suffix_bias[column];
     const __nv_bfloat16* w = s.twin.weights.suffix_mlp_out + column * kWidth;
     for (int k = 0; k < kWidth; ++k) {
-      sum += static_cast<double>(__bfloat162float(w[k])) * s.z[row * kWidth + k];
+      sum +=
+          static_cast<double>(__bfloat162float(w[k])) * s.z[row * kWidth + k];
     }
   }
   s.h[i] = s.R(sum);
@@ -118,8 +121,7 @@ __global__ void Rope(State s) {
   const int head = i / kHalf % 9, horizon = s.twin.args.horizon;
   if (row >= s.rows) return;
   const int position =
-      s.twin.call.prefix +
-      (s.IsPi0() ? (row == horizon ? 0 : row + 1) : row);
+      s.twin.call.prefix + (s.IsPi0() ? (row == horizon ? 0 : row + 1) : row);
   const float2 table = s.twin.args.rope[position * kHalf + d];
   const double c = s.R(table.x), e = s.R(table.y);
   double* q = s.qkv + static_cast<long>(row) * kQkv + head * kDim;
@@ -238,9 +240,9 @@ std::vector<double> RunTwin(const TwinArgs& twin, Rounding rounding) {
   const int horizon = twin.args.horizon;
   s.rows = horizon + (pi0 ? 1 : 0);
   double* memory = nullptr;
-  const long sizes[] = {2048, 1024 * 64, 1024 * 64, 1024 * 64, kQkv * 64,
+  const long sizes[] = {2048,      1024 * 64, 1024 * 64, 1024 * 64, kQkv * 64,
                         2048 * 64, 1024 * 64, 4096 * 64, 4096 * 64, 2048};
-  double** parts[] = {&s.x, &s.z, &s.h, &s.n, &s.qkv,
+  double** parts[] = {&s.x, &s.z, &s.h,    &s.n,  &s.qkv,
                       &s.o, &s.y, &s.gate, &s.up, &s.out};
   long total = 0;
   for (const long size : sizes) total += size;

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "model/kernels/expert/layout.h"
+#include "model/kernels/expert/packet.cuh"
+#include "model/kernels/expert/ring.cuh"
+#include "model/kernels/expert/wgmma.cuh"
+
+// One block of the denoising kernel, as each of its matrix threads sees it.
+namespace piserve::kernels::expert {
+
+inline constexpr int kMatrixThreads = 256;  // two warpgroups
+// A third warpgroup, of which one lane copies, gives its registers away.
+inline constexpr int kThreads = kMatrixThreads + 128;
+inline constexpr int kMatrixRegisters = 232;
+inline constexpr int kCopyRegisters = 40;
+
+// Shared memory. Warpgroups exchange partial sums through `exchange`; two
+// stages that follow each other use different ones, so that each needs one
+// barrier only: `small` QKV, `wide` attention, `middle` O, `wide` gate-up,
+// `middle` down.
+struct Shared {
+  char slots[kSlots * kSlotBytes];
+  char wide[32768];
+  char middle[16384];
+  char small[6144];
+  float scale[kRows];         // 1 / rms of a token
+  float2 stats[2][kRows];     // attention: maximum and sum per warpgroup
+  float in_weight[8][32];     // Pi0.5: this block's columns of the suffix
+  float x[kExpertActionDim];  // this block's token of x_t
+  float velocity[kExpertActionDim];
+  RingBarriers ring;
+};
+
+struct Block {
+  const ExpertArgs& args;
+  Shared& shared;
+  char* mail;  // the workspace
+
+  int id;      // block
+  int split;   // of the sums in O and down; head of attention
+  int part;    // within the split's 16 blocks
+  int group;   // warpgroup, 0 or 1
+  int thread;  // within the warpgroup
+  int warp;    // within the block
+  int lane;
+  int quad;    // lane % 4
+  int row0;    // first of the two token rows in this lane's fragments
+  int row;     // the one of them this warpgroup finishes: row0 + 8 * group
+  int prefix;  // valid cached keys
+  int horizon;
+  int table_row;
+  int rows = 0;  // tokens of this step
+  int slot = 0;  // next slot of the ring
+  float2 rope[3];
+  float4 x;  // residual: row ResidualRow(), columns 8 id + 4 half ..
+
+  __device__ __forceinline__ bool HasState() const {
+    return args.form == ExpertForm::kPi0;
+  }
+  __device__ __forceinline__ int OwnRow() const { return 8 * warp + lane / 4; }
+  __device__ __forceinline__ int OwnHalf() const { return (lane >> 1) & 1; }
+  __device__ __forceinline__ int OwnColumn() const {
+    return 8 * id + 4 * OwnHalf();
+  }
+};
+
+// Keeps the compiler from computing a later stage's addresses ahead and
+// spilling them: to it, these may have changed.
+__device__ __forceinline__ void Refresh(Block& b) {
+  asm volatile("" : "+l"(b.mail), "+r"(b.id), "+r"(b.split), "+r"(b.part));
+  asm volatile("" : "+r"(b.lane), "+r"(b.quad), "+r"(b.row0), "+r"(b.row));
+  asm volatile("" : "+r"(b.prefix), "+r"(b.horizon), "+r"(b.warp),
+                    "+r"(b.thread));
+}
+
+__device__ __forceinline__ void SyncMatrixThreads() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kMatrixThreads) : "memory");
+}
+
+// A lane's part of a slot's release.
+__device__ __forceinline__ void ReleaseSlot(const Block& b, int n) {
+  __syncwarp();
+  if (b.lane == 0) Release(&b.shared.ring, n);
+}
+
+__device__ __forceinline__ std::uint32_t SlotAddress(const Block& b, int n) {
+  return SharedAddress(b.shared.slots + (n % kSlots) * kSlotBytes);
+}
+
+// k index pair `half` (0 or 1) of the 32 columns that packets `low` (row0) and
+// `high` (row0 + 8) of a lane hold together with the quad's others.
+__device__ __forceinline__ Fragment FragmentOf(const uint4& low,
+                                               const uint4& high, int half) {
+  return half == 0 ? Fragment{{low.x, high.x, low.y, high.y}}
+                   : Fragment{{low.z, high.z, low.w, high.w}};
+}
+
+// Adds the two warpgroups' partial sums d of a 64 x 8 kGroups tile. Each lane
+// gets row `b.row`: e[2 n + i] is column 8 n + 2 quad + i. One barrier.
+template <int kGroups>
+__device__ __forceinline__ void AddWarpgroups(const Block& b,
+                                              const float (&d)[4 * kGroups],
+                                              char* exchange,
+                                              float (&e)[2 * kGroups]) {
+  float2* mine =
+      reinterpret_cast<float2*>(exchange) + b.group * kGroups * 128 + b.thread;
+  const float2* other = reinterpret_cast<float2*>(exchange) +
+                        (1 - b.group) * kGroups * 128 + b.thread;
+#pragma unroll
+  for (int n = 0; n < kGroups; ++n) {
+    mine[n * 128] = b.group == 0 ? make_float2(d[4 * n + 2], d[4 * n + 3])
+                                 : make_float2(d[4 * n], d[4 * n + 1]);
+  }
+  SyncMatrixThreads();
+#pragma unroll
+  for (int n = 0; n < kGroups; ++n) {
+    const float2 v = other[n * 128];
+    e[2 * n] = (b.group == 0 ? d[4 * n] : d[4 * n + 2]) + v.x;
+    e[2 * n + 1] = (b.group == 0 ? d[4 * n + 1] : d[4 * n + 3]) + v.y;
+  }
+}
+
+}  // namespace piserve::kernels::expert

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/expert/cache.h"
+#include "model/kernels/expert/layout.h"
+
+namespace piserve::kernels::expert {
+namespace {
+
+constexpr int kArrangeThreads = 256;
+constexpr int kTileJobs = kExpertDepth * kTiles * 2;  // keys, values
+constexpr int kClearJobs = 256;
+
+// A pair of RoPE partners, or two neighbouring value dimensions.
+__device__ unsigned Pair(const __nv_bfloat16* row, int first, int second) {
+  const auto bits = [&](int i) {
+    return static_cast<unsigned>(__bfloat16_as_ushort(row[i]));
+  };
+  return bits(first) | bits(second) << 16;
+}
+
+__device__ uint4 KeyPacket(const __nv_bfloat16* row, int column8) {
+  unsigned w[4];
+  for (int i = 0; i < 4; ++i) {
+    const int d = RopeDim(kFirstKeyGroup + column8, i);
+    w[i] = Pair(row, d, d + 128);
+  }
+  return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+__device__ uint4 ValuePacket(const __nv_bfloat16* row, int column8) {
+  unsigned w[4];
+  for (int i = 0; i < 4; ++i) {
+    w[i] = Pair(row, ValueDim(column8, 2 * i), ValueDim(column8, 2 * i + 1));
+  }
+  return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+// Eight keys by four packets a warp: whole sectors both ways.
+__device__ void ArrangeTile(const ExpertArgs& a, int layer, int tile,
+                            bool values) {
+  const int prefix = a.call->prefix;
+  if (!TileIsLive(tile, prefix)) return;
+  const __nv_bfloat16* from =
+      (values ? a.cache_v : a.cache_k) + layer * a.cache_stride;
+  char* to = static_cast<char*>(a.workspace) +
+             (layer * kTiles + tile) * static_cast<long>(kTileBytes) +
+             (values ? kTileValues : 0);
+  for (int i = threadIdx.x; i < 32 * kTileKeys; i += kArrangeThreads) {
+    const int key = (i & 7) + 8 * ((i >> 5) & 7);
+    const int column8 = ((i >> 3) & 3) + 4 * (i >> 8);
+    const int position = tile * kTileKeys + key;
+    uint4 packet = make_uint4(0, 0, 0, 0);
+    if (position < prefix) {
+      const __nv_bfloat16* row = from + static_cast<long>(position) * kHeadDim;
+      packet = values ? ValuePacket(row, column8) : KeyPacket(row, column8);
+    }
+    *reinterpret_cast<uint4*>(to + TileAt(column8, key)) = packet;
+  }
+}
+
+// A tag no first use waits for.
+__device__ void ClearMail(char* workspace, int job) {
+  constexpr long kPackets = (Workspace::kBytes - Workspace::kMail) / 16;
+  uint4* mail = reinterpret_cast<uint4*>(workspace + Workspace::kMail);
+  for (long i = job * kArrangeThreads + threadIdx.x; i < kPackets;
+       i += kClearJobs * kArrangeThreads) {
+    mail[i] = make_uint4(~0u, ~0u, ~0u, ~0u);
+  }
+}
+
+__global__ void __launch_bounds__(kArrangeThreads)
+    ArrangeCacheKernel(const __grid_constant__ ExpertArgs args) {
+  const int job = blockIdx.x;
+  if (job >= kTileJobs) {
+    ClearMail(static_cast<char*>(args.workspace), job - kTileJobs);
+    return;
+  }
+  ArrangeTile(args, job / (2 * kTiles), (job / 2) % kTiles, job % 2 == 1);
+}
+
+}  // namespace
+
+cudaError_t LaunchArrangeCache(const ExpertArgs& args, cudaStream_t stream) {
+  ArrangeCacheKernel<<<kTileJobs + kClearJobs, kArrangeThreads, 0, stream>>>(
+      args);
+  return cudaGetLastError();
+}
+
+}  // namespace piserve::kernels::expert

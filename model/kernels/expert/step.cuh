@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "model/kernels/expert/layer.cuh"
+
+// What happens once a denoising step: suffix embedding, action projection and
+// Euler update. Block i < H keeps token i of x_t and works on that row.
+namespace piserve::kernels::expert {
+
+__device__ __forceinline__ float Dot4(float4 a, float4 b) {
+  return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
+
+__device__ __forceinline__ float4 LoadFloats(const float* p) {
+  return __ldg(reinterpret_cast<const float4*>(p));
+}
+
+__device__ __forceinline__ float Silu(float v) {
+  return __fdividef(v, 1 + __expf(-v));
+}
+
+// Row `row` of a [.., 32] matrix times a 32-vector in shared memory.
+__device__ __forceinline__ float Dot32(const float* row, const float* x) {
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kExpertActionDim; k += 4) {
+    sum += Dot4(LoadFloats(row + k), *reinterpret_cast<const float4*>(x + k));
+  }
+  return sum;
+}
+
+// Sends what the suffix of this block's token is made from: Pi0's
+// z = silu(A x + c) in bf16, Pi0.5's x itself.
+__device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
+                                              unsigned tag) {
+  const int thread = b.warp * 32 + b.lane;
+  if (b.id >= b.horizon) return;
+  const float* x = b.shared.x;
+  char* to = b.mail + Workspace::kSuffix;
+  if (!b.HasState()) {
+    if (thread < 8) {
+      StorePacket(
+          to + (b.id * 8 + thread) * 16,
+          TagFloats(*reinterpret_cast<const float4*>(x + 4 * thread), tag));
+    }
+    return;
+  }
+  const float4 c =
+      LoadFloats(b.args.in_bias + time_row * kExpertWidth + 4 * thread);
+  const float* a = b.args.in_weight + 4 * thread * kExpertActionDim;
+  const float z0 = Silu(Dot32(a, x) + c.x);
+  const float z1 = Silu(Dot32(a + kExpertActionDim, x) + c.y);
+  const float z2 = Silu(Dot32(a + 2 * kExpertActionDim, x) + c.z);
+  const float z3 = Silu(Dot32(a + 3 * kExpertActionDim, x) + c.w);
+  const std::uint32_t w0 =
+      (thread & 1) == 0 ? PackTagged(z0, z1, tag) : PackBf16(z0, z1);
+  const std::uint32_t w1 = PackBf16(z2, z3);
+  const std::uint32_t w2 = __shfl_xor_sync(~0u, w0, 1);
+  const std::uint32_t w3 = __shfl_xor_sync(~0u, w1, 1);
+  if ((thread & 1) == 0) {
+    StorePacket(to + PacketAt(thread >> 1, b.id) * 16,
+                make_uint4(w0, w1, w2, w3));
+  }
+}
+
+// Pi0: suffix = suffix_mlp_out z + bias for the actions; at the first step also
+// the state token, behind them.
+__device__ __forceinline__ void EmbedPi0(Block& b, unsigned tag) {
+  const int rows = b.rows;
+  const bool with_state = rows > b.horizon;
+  b.rows = b.horizon;
+  float d[4];
+  Multiply<1, 4>(
+      b, b.mail + Workspace::kSuffix, tag,
+      [&](int i) { return 4 * b.group + i; },
+      [&](int) { return b.slot + b.group; }, [](int i) { return i * 2048; },
+      [](int i) { return i == 3; }, [] {}, d);
+  b.rows = rows;
+  b.slot += 2;
+  float* sums = reinterpret_cast<float*>(b.shared.wide) + b.group * 512;
+  *reinterpret_cast<float2*>(sums + b.row0 * 8 + 2 * b.quad) =
+      make_float2(d[0], d[1]);
+  *reinterpret_cast<float2*>(sums + (b.row0 + 8) * 8 + 2 * b.quad) =
+      make_float2(d[2], d[3]);
+  SyncMatrixThreads();
+  const float4* in = reinterpret_cast<const float4*>(b.shared.wide) +
+                     b.OwnRow() * 2 + b.OwnHalf();
+  const float4 u = in[0], v = in[128];
+  const float4 bias = LoadFloats(b.args.suffix_bias + b.OwnColumn());
+  b.x = make_float4(u.x + v.x + bias.x, u.y + v.y + bias.y, u.z + v.z + bias.z,
+                    u.w + v.w + bias.w);
+  if (with_state && b.OwnRow() == b.horizon) {
+    const float* w = b.args.state_weight + b.OwnColumn() * kExpertActionDim;
+    const float4 s = LoadFloats(b.args.state_bias + b.OwnColumn());
+    const float* state = b.args.state;
+    b.x = make_float4(Dot32(w, state) + s.x,
+                      Dot32(w + kExpertActionDim, state) + s.y,
+                      Dot32(w + 2 * kExpertActionDim, state) + s.z,
+                      Dot32(w + 3 * kExpertActionDim, state) + s.w);
+  }
+}
+
+// Pi0.5: suffix = W x + b.
+__device__ __forceinline__ void EmbedPi05(Block& b, unsigned tag) {
+  const int late = b.lane & 1;
+  const char* row =
+      b.mail + Workspace::kSuffix + (b.OwnRow() * 8 + 4 * late) * 16;
+  const bool live = b.OwnRow() < b.rows;
+  uint4 x[4];
+  Receive(
+      x, [&](int i) { return row + i * 16; }, [&](int) { return live; }, tag);
+  __syncwarp();
+  float sum[4];
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    const float* w = b.shared.in_weight[4 * b.OwnHalf() + c] + 16 * late;
+    sum[c] = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      sum[c] +=
+          Dot4(AsFloats(x[i]), *reinterpret_cast<const float4*>(w + 4 * i));
+    }
+    sum[c] += __shfl_xor_sync(~0u, sum[c], 1);
+  }
+  const float4 bias = LoadFloats(b.args.in_bias + b.OwnColumn());
+  b.x = make_float4(sum[0] + bias.x, sum[1] + bias.y, sum[2] + bias.z,
+                    sum[3] + bias.w);
+}
+
+// This block's row behind the last norm, before its scale, to shared.wide; the
+// sums of squares behind it.
+__device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
+  const int thread = b.warp * 32 + b.lane;
+  float* row = reinterpret_cast<float*>(b.shared.wide);
+  uint4 v[1];
+  if (thread < 128) {
+    const char* from =
+        b.mail + Workspace::kAttentionIn + PacketAt(thread, b.id) * 16;
+    Receive(
+        v, [&](int) { return from; }, [](int) { return true; }, tag);
+    const std::uint32_t words[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      reinterpret_cast<float2*>(row)[4 * thread + i] = UnpackBf16(words[i]);
+    }
+  } else {
+    const char* from =
+        b.mail + Workspace::kAttentionSums + SumsAt(b.id >> 2, thread - 128);
+    Receive(
+        v, [&](int) { return from; }, [](int) { return true; }, tag);
+    const float4 f = AsFloats(v[0]);
+    const int i = b.id & 3;
+    row[kExpertWidth + thread - 128] = i == 0   ? f.x
+                                       : i == 1 ? f.y
+                                       : i == 2 ? f.z
+                                                : f.w;
+  }
+}
+
+__device__ __forceinline__ float WarpSum(float v) {
+#pragma unroll
+  for (int m = 16; m > 0; m /= 2) v += __shfl_xor_sync(~0u, v, m);
+  return v;
+}
+
+// v = out_weight norm(h) + bias and x += dt v for this block's token. A warp
+// takes four of the 32 outputs.
+__device__ __forceinline__ void UpdateActions(const Block& b, int step,
+                                              int steps, const float* bias,
+                                              unsigned tag) {
+  SyncMatrixThreads();  // shared.wide is free
+  ReceiveRow(b, tag);
+  SyncMatrixThreads();
+  const float* row = reinterpret_cast<const float*>(b.shared.wide);
+  const float square = WarpSum(
+      row[kExpertWidth + b.lane] + row[kExpertWidth + 32 + b.lane] +
+      row[kExpertWidth + 64 + b.lane] + row[kExpertWidth + 96 + b.lane]);
+  const float scale = rsqrtf(square * (1.0f / kExpertWidth) + 1e-6f);
+  float sum[4] = {};
+#pragma unroll
+  for (int k = 0; k < kExpertWidth; k += 128) {
+    const float4 h = *reinterpret_cast<const float4*>(row + k + 4 * b.lane);
+#pragma unroll
+    for (int o = 0; o < 4; ++o) {
+      sum[o] +=
+          Dot4(h, LoadFloats(b.args.out_weight +
+                             (4 * b.warp + o) * kExpertWidth + k + 4 * b.lane));
+    }
+  }
+#pragma unroll
+  for (int o = 0; o < 4; ++o) sum[o] = WarpSum(sum[o]);
+  if (b.lane < 4) {
+    const int o = 4 * b.warp + b.lane;
+    const float s = b.lane == 0   ? sum[0]
+                    : b.lane == 1 ? sum[1]
+                    : b.lane == 2 ? sum[2]
+                                  : sum[3];
+    const float v = s * scale + bias[o];
+    const float dt = __fdiv_rn(-1.0f, static_cast<float>(steps));
+    b.shared.x[o] = __fadd_rn(b.shared.x[o], __fmul_rn(dt, v));
+    const int at = b.id * kExpertActionDim + o;
+    if (b.args.velocity != nullptr) {
+      b.args.velocity[step * b.horizon * kExpertActionDim + at] = v;
+    }
+    if (step == steps - 1) b.args.x[at] = b.shared.x[o];
+  }
+  SyncMatrixThreads();
+}
+
+}  // namespace piserve::kernels::expert

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/expert/expert.h"
+
+#include "tests/model/kernels/expert/fixture.h"
+
+namespace piserve::kernels {
+namespace {
+
+// The kernel rounds activations to bf16 on their way between blocks and keeps
+// the residual and every sum in FP32. openpi rounds the residual and every
+// intermediate to bf16. So the kernel may not be further from exact arithmetic
+// than openpi's rounding is. Both errors are sums of many independent ones; 10
+// % covers their spread at the smallest case, 320 values.
+constexpr double kOfOpenpi = 1.1;
+
+class ExpertTest : public KernelTest {
+ protected:
+  static const RandomExpert& Expert(ExpertForm form) {
+    static const auto* pi0 = new RandomExpert(ExpertForm::kPi0);
+    static const auto* pi05 = new RandomExpert(ExpertForm::kPi05);
+    return form == ExpertForm::kPi0 ? *pi0 : *pi05;
+  }
+};
+
+// Runs the call and compares every step's velocity, and the actions.
+void ExpectAsCloseAsOpenpi(RandomCall& call, const std::string& what) {
+  ASSERT_EQ(call.Launch(), cudaSuccess) << what;
+  const cudaError_t error = cudaDeviceSynchronize();
+  ASSERT_EQ(error, cudaSuccess) << what << cudaGetErrorString(error);
+  const std::vector<float> got = call.Result();
+  call.ResetNoise();
+  const TwinArgs twin = call.Twin();
+  const std::vector<double> exact = RunTwin(twin, Rounding::kNone);
+  const std::vector<double> openpi = RunTwin(twin, Rounding::kOpenpi);
+  const std::size_t part = twin.args.horizon * kExpertActionDim;
+  for (std::size_t i = 0; i < exact.size(); i += part) {
+    const auto slice = [&](const auto& v) {
+      return std::vector<double>(v.begin() + i, v.begin() + i + part);
+    };
+    const double ours = RelativeError(slice(got), slice(exact));
+    const double theirs = RelativeError(slice(openpi), slice(exact));
+    EXPECT_LE(ours, kOfOpenpi * theirs) << what << ", part " << i / part;
+    std::printf("%s part %zu: error %.2e, openpi's rounding %.2e\n",
+                what.c_str(), i / part, ours, theirs);
+  }
+}
+
+std::string Name(ExpertForm form, int horizon, int prefix) {
+  return std::string(form == ExpertForm::kPi0 ? "pi0" : "pi05") + " H " +
+         std::to_string(horizon) + " prefix " + std::to_string(prefix);
+}
+
+TEST_F(ExpertTest, NoLessAccurateThanOpenpisRounding) {
+  for (const ExpertForm form : {ExpertForm::kPi0, ExpertForm::kPi05}) {
+    for (const int horizon : {10, 50}) {
+      for (const int prefix : {1, 300, 788, 816, 968}) {
+        RandomCall call(Expert(form), horizon, 968,
+                        {.prefix = prefix, .steps = 2, .table_row = 3});
+        ExpectAsCloseAsOpenpi(call, Name(form, horizon, prefix));
+      }
+    }
+  }
+}
+
+TEST_F(ExpertTest, TenStepsNoLessAccurateThanOpenpisRounding) {
+  for (const ExpertForm form : {ExpertForm::kPi0, ExpertForm::kPi05}) {
+    RandomCall call(Expert(form), 50, 816,
+                    {.prefix = 816, .steps = 10, .table_row = 1});
+    ExpectAsCloseAsOpenpi(call, Name(form, 50, 816) + " ten steps");
+  }
+}
+
+// Scores of a few hundred overflow an exponential without the row's maximum.
+TEST_F(ExpertTest, LargeScoresDoNotOverflow) {
+  RandomCall call(Expert(ExpertForm::kPi0), 50, 816,
+                  {.prefix = 816, .steps = 1, .table_row = 0}, 60);
+  ASSERT_EQ(call.Launch(), cudaSuccess);
+  for (const float v : call.Result()) ASSERT_TRUE(std::isfinite(v));
+}
+
+TEST_F(ExpertTest, ReplayOfACapturedLaunchGivesTheSameBits) {
+  for (const ExpertForm form : {ExpertForm::kPi0, ExpertForm::kPi05}) {
+    RandomCall call(Expert(form), 50, 968,
+                    {.prefix = 816, .steps = 2, .table_row = 0});
+    ASSERT_EQ(call.Launch(), cudaSuccess);
+    const std::vector<float> first = call.Result();
+    cudaStream_t stream;
+    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
+    cudaGraph_t graph;
+    cudaGraphExec_t replay;
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal),
+              cudaSuccess);
+    ASSERT_EQ(call.Launch(stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
+    for (int i = 0; i < 1000; ++i) {
+      call.ResetNoise();
+      ASSERT_EQ(cudaGraphLaunch(replay, stream), cudaSuccess);
+      ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+      ASSERT_TRUE(SameBits(call.Result(), first)) << "replay " << i;
+    }
+    cudaGraphExecDestroy(replay);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+  }
+}
+
+TEST_F(ExpertTest, RefusesWhatItCannotHold) {
+  EXPECT_TRUE(ExpertSupports(ExpertForm::kPi0, 1, 50, 973));
+  EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, 1, 50, 974));
+  EXPECT_TRUE(ExpertSupports(ExpertForm::kPi05, 1, 50, 974));
+  EXPECT_TRUE(ExpertSupports(ExpertForm::kPi0, 1, 63, 960));
+  EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, 1, 64, 960));
+  EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, 2, 50, 816));
+  EXPECT_EQ(LaunchExpert(ExpertArgs{}, nullptr), cudaErrorInvalidValue);
+}
+
+}  // namespace
+}  // namespace piserve::kernels
