@@ -70,7 +70,7 @@ absl::StatusOr<InferenceReply> NotAfterDeadline(
       absl::DeadlineExceededError(absl::StrCat(
           "the answer was ready after ", absl::FormatDuration(now - received),
           ", want it within ", absl::FormatDuration(reply->deadline_served))),
-      "EXPIRED");
+      "LATE");
 }
 
 }  // namespace piserve::server::rpc

@@ -110,7 +110,7 @@ TEST_F(PolicyServiceTest, AnAnswerAfterItsDeadlineIsWithheld) {
   });
   const Outcome outcome = Infer(GoodObservation("r1"));
   EXPECT_EQ(outcome.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_EQ(ReasonIn(outcome.status), "EXPIRED");
+  EXPECT_EQ(ReasonIn(outcome.status), "LATE");
 }
 
 TEST_F(PolicyServiceTest, DrainingIsToldBeforeTheContentsAreJudged) {
