@@ -54,7 +54,7 @@ coverage: setup  ## Line coverage of the parsers by the kept corpora
 thread-safety: setup  ## clang's analysis of what each mutex guards
 	@$(call build,thread-safety)
 
-bench: setup  ## Build the benchmarks (run them from build/release-bench/bin)
+bench: setup  ## Build the benchmarks (run them from build/dev/bin)
 	@cmake --preset dev --log-level=WARNING
 	@cmake --build build/dev --parallel $(JOBS) --target benchmarks
 
