@@ -88,8 +88,8 @@ class Policy {
 
   virtual const Capabilities& capabilities() const = 0;
 
-  // Measured at start: time from launch to completion of such a wave when
-  // nothing else runs.
+  // Measured at start, and corrected since where the machine has other users:
+  // time from launch to completion of such a wave when nothing else runs.
   virtual absl::Duration PredictDuration(const WaveShape& shape) const = 0;
 
   // RESOURCE_EXHAUSTED if all slots are out, INVALID_ARGUMENT if rows is not in

@@ -9,14 +9,15 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <chrono>
 #include <future>
 #include <span>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "model/reference/cost_model.h"
+#include "model/reference/live_cost.h"
 #include "model/reference/network.h"
 #include "model/reference/slot_pool.h"
 #include "model/reference/wave_worker.h"
@@ -47,6 +48,12 @@ absl::Status CheckOptions(const ReferencePolicy::Options& options) {
   return absl::OkStatus();
 }
 
+// Of a clock that nobody sets.
+absl::Time Now() {
+  return absl::UnixEpoch() +
+         absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
 // A slot's row as tensors that borrow it.
 Batch Borrow(const SlotRow& row, const Variant& variant) {
   const int side = variant.vision.image, dim = variant.action_dim;
@@ -71,15 +78,15 @@ RowTimes RunRow(const Network& network, const SlotRow& row, int steps,
                 std::span<float> actions) {
   const c10::InferenceMode no_autograd;
   const Batch batch = Borrow(row, network.variant());
-  const absl::Time start = absl::Now();
+  const absl::Time start = Now();
   const Prefix prefix = network.EmbedPrefix(batch, {});
-  const absl::Time embedded = absl::Now();
+  const absl::Time embedded = Now();
   const PrefixCache cache = network.Prefill(prefix, {});
-  const absl::Time prefilled = absl::Now();
+  const absl::Time prefilled = Now();
   const at::Tensor chunk =
       network.Denoise(cache, batch.state, batch.noise, steps, {}).contiguous();
   std::copy_n(chunk.const_data_ptr<float>(), actions.size(), actions.begin());
-  return {embedded - start, prefilled - embedded, absl::Now() - prefilled};
+  return {embedded - start, prefilled - embedded, Now() - prefilled};
 }
 
 }  // namespace
@@ -103,26 +110,45 @@ class ReferencePolicy::Impl {
                                                   std::span<float> actions) {
                   // OpenMP keeps the count per thread: set the worker's.
                   if (threads > 0) at::set_num_threads(threads);
-                  return RunRow(*network_, row, steps, actions);
+                  return RunTimedRow(row, steps, actions);
                 }) {}
 
   // Times a short and a full row. Called before anything is submitted.
   absl::Status Measure();
 
   const Capabilities& capabilities() const { return capabilities_; }
-  const CostModel& cost() const { return cost_; }
+  absl::Duration Predict(const WaveShape& shape) const {
+    return cost_.Predict(
+        shape, slots_->idle() ? LiveCost::Load::kIdle : LiveCost::Load::kBusy,
+        Now());
+  }
   SlotPool& slots() { return *slots_; }
   WaveWorker& worker() { return worker_; }
 
  private:
   absl::StatusOr<RowTimes> Time(const WaveShape& shape);
+  RowTimes RunTimedRow(const SlotRow& row, int steps, std::span<float> actions);
 
   std::unique_ptr<Network> network_;
   Capabilities capabilities_;
-  CostModel cost_;
+  LiveCost cost_;
   std::shared_ptr<SlotPool> slots_;
   WaveWorker worker_;
 };
+
+RowTimes ReferencePolicy::Impl::RunTimedRow(const SlotRow& row, int steps,
+                                            std::span<float> actions) {
+  const RowTimes times = RunRow(*network_, row, steps, actions);
+  const auto cameras =
+      std::count_if(row.camera_mask.begin(), row.camera_mask.end(),
+                    [](std::uint8_t live) { return live != 0; });
+  cost_.Observe({.rows = 1,
+                 .cameras = static_cast<int>(cameras),
+                 .prompt_tokens = *row.token_count,
+                 .steps = steps},
+                times.vision + times.prefill + times.denoise, Now());
+  return times;
+}
 
 absl::StatusOr<RowTimes> ReferencePolicy::Impl::Time(const WaveShape& shape) {
   absl::StatusOr<std::unique_ptr<HeapSlot>> slot = slots_->Acquire(1);
@@ -168,7 +194,7 @@ absl::Status ReferencePolicy::Impl::Measure() {
   if (!large.ok()) return large.status();
   const auto small = sample(1, 1);
   if (!small.ok()) return small.status();
-  cost_ = CostModel::Fit(variant.vision.tokens(), *small, *large);
+  cost_.Reset(CostModel::Fit(variant.vision.tokens(), *small, *large), Now());
   return absl::OkStatus();
 }
 
@@ -195,7 +221,7 @@ const Capabilities& ReferencePolicy::capabilities() const {
 }
 
 absl::Duration ReferencePolicy::PredictDuration(const WaveShape& shape) const {
-  return impl_->cost().Predict(shape);
+  return impl_->Predict(shape);
 }
 
 absl::StatusOr<std::unique_ptr<Slot>> ReferencePolicy::AcquireSlot(int rows) {

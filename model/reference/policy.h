@@ -49,6 +49,7 @@ class ReferencePolicy : public Policy {
   ReferencePolicy& operator=(const ReferencePolicy&) = delete;
 
   const Capabilities& capabilities() const override;
+  // By the start's timings, corrected by what rows really took (live_cost.h).
   absl::Duration PredictDuration(const WaveShape& shape) const override;
   absl::StatusOr<std::unique_ptr<Slot>> AcquireSlot(int rows) override;
   void Submit(Wave wave, Completion completion) override;

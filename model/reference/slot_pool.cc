@@ -58,7 +58,10 @@ std::span<float> HeapSlot::actions(int index) {
 }
 
 SlotPool::SlotPool(const Variant& variant, int slots, int max_rows)
-    : variant_(variant), max_rows_(max_rows), slots_left_(slots) {}
+    : variant_(variant),
+      max_rows_(max_rows),
+      slots_(slots),
+      slots_left_(slots) {}
 
 absl::StatusOr<std::unique_ptr<HeapSlot>> SlotPool::Acquire(int rows) {
   if (rows < 1 || rows > max_rows_) {
@@ -82,6 +85,11 @@ absl::StatusOr<std::unique_ptr<HeapSlot>> SlotPool::Acquire(int rows) {
   }
   return std::make_unique<HeapSlot>(shared_from_this(), std::move(memory),
                                     rows);
+}
+
+bool SlotPool::idle() const {
+  const std::lock_guard lock(mutex_);
+  return slots_left_ == slots_;
 }
 
 void SlotPool::GiveBack(std::unique_ptr<SlotMemory> memory) {

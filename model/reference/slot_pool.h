@@ -58,6 +58,9 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
   // [1, max_rows].
   absl::StatusOr<std::unique_ptr<HeapSlot>> Acquire(int rows);
 
+  // Is no slot out?
+  bool idle() const;
+
   const Variant& variant() const { return variant_; }
 
  private:
@@ -66,8 +69,9 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
 
   const Variant variant_;
   const int max_rows_;
+  const int slots_;
 
-  std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;  // guards what follows
   int slots_left_;
   std::vector<std::unique_ptr<SlotMemory>> idle_;
 };
