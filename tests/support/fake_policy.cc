@@ -136,10 +136,15 @@ FakePolicy::~FakePolicy() {
   thread_.join();
 }
 
-absl::Duration FakePolicy::PredictDuration(const WaveShape& shape) const {
+int FakePolicy::SizeFor(int rows) const {
   const std::vector<int>& sizes = options_.batch_sizes;
-  const auto size = std::lower_bound(sizes.begin(), sizes.end(), shape.rows);
-  return options_.duration(size == sizes.end() ? sizes.back() : *size);
+  const auto size = std::lower_bound(sizes.begin(), sizes.end(), rows);
+  return size == sizes.end() ? sizes.back() : *size;
+}
+
+absl::Duration FakePolicy::PredictDuration(const WaveShape& shape) const {
+  const auto& predicted = options_.predicted;
+  return (predicted ? predicted : options_.duration)(SizeFor(shape.rows));
 }
 
 absl::StatusOr<std::unique_ptr<Slot>> FakePolicy::AcquireSlot(int rows) {
@@ -192,8 +197,10 @@ void FakePolicy::WaitWhileHanging() {
 
 void FakePolicy::RunWave(Job job) {
   const auto end = std::chrono::steady_clock::now() +
-                   absl::ToChronoNanoseconds(PredictDuration(job.wave.shape));
+                   absl::ToChronoNanoseconds(
+                       options_.duration(SizeFor(job.wave.shape.rows)));
   auto& slot = static_cast<MemorySlot&>(*job.wave.slot);
+  if (waves_ >= options_.waves_before_fault.value_or(waves_ + 1)) Break();
   WaveResult result;
   for (int i = 0; i < job.wave.shape.rows; ++i) {
     absl::Status status = absl::OkStatus();
@@ -208,10 +215,7 @@ void FakePolicy::RunWave(Job job) {
   WaitWhileHanging();
   ++waves_;
   rows_ += job.wave.shape.rows;
-  const auto size =
-      std::lower_bound(options_.batch_sizes.begin(), options_.batch_sizes.end(),
-                       job.wave.shape.rows);
-  result.graph_rows = *size;
+  result.graph_rows = SizeFor(job.wave.shape.rows);
   result.slot = std::move(job.wave.slot);
   job.completion(std::move(result));
 }

@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -28,10 +29,14 @@ class FakePolicy : public Policy {
     std::vector<int> batch_sizes = {1, 2, 4, 8, 16, 32, 64};
     std::vector<int> step_counts = {10};
     int slots_in_flight = 2;
-    // How long a wave of that many rows takes; also what is predicted.
+    // How long a wave of that many rows takes.
     std::function<absl::Duration(int rows)> duration = [](int) {
       return absl::ZeroDuration();
     };
+    // What is predicted for it; default: `duration`.
+    std::function<absl::Duration(int rows)> predicted;
+    // Break() comes after that many waves; absent: never by itself.
+    std::optional<int> waves_before_fault;
     // Writes [H, action_dim] actions of a row and says how the row ended.
     // Default: zeros.
     std::function<absl::Status(const SlotRow& row, std::span<float> actions)>
@@ -73,6 +78,7 @@ class FakePolicy : public Policy {
   };
 
   void Work();
+  int SizeFor(int rows) const;  // the smallest batch size that holds them
   void RunWave(Job job);
   void WaitWhileHanging();
 

@@ -7,13 +7,14 @@
 //   hash  actions are a hash of the observation, for LIBERO's two views
 //         (pi05_libero); a wave of B rows takes 6 + 0.5 B ms
 //
-//   --stall_file=PATH  while that file exists no wave ends, as if the device
-//   had
-//                      stalled; also not at shutdown
+// Further flags make it slow, faulty or narrow, so that a test sees each way in
+// which a server says no. With --stall_file=PATH no wave ends while that file
+// exists, as if the device had stalled; also not at shutdown.
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -23,12 +24,27 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/run.h"
 #include "tests/support/fake_host.h"
 #include "tests/support/fake_policy.h"
 
 ABSL_FLAG(std::string, policy, "hash", "noop or hash");
 ABSL_FLAG(std::string, stall_file, "", "While it exists no wave ends");
+ABSL_FLAG(absl::Duration, load_time, absl::ZeroDuration(),
+          "What loading the policy takes");
+ABSL_FLAG(std::optional<absl::Duration>, wave_time, std::nullopt,
+          "What each wave takes instead");
+ABSL_FLAG(std::optional<absl::Duration>, predicted_time, std::nullopt,
+          "What is predicted for each wave instead");
+ABSL_FLAG(std::optional<int>, waves_before_fault, std::nullopt,
+          "The device fails after that many waves");
+ABSL_FLAG(std::optional<int>, max_rows, std::nullopt, "The only batch size");
+ABSL_FLAG(std::optional<int>, rows_per_client, std::nullopt,
+          "Limit of waiting rows of one client");
+ABSL_FLAG(std::optional<absl::Duration>, predicted_limit, std::nullopt,
+          "Limit of predicted time in the queue");
 ABSL_FLAG(std::string, source_folder, PISERVE_SOURCE_DIR,
           "Where tests/golden is");
 
@@ -50,8 +66,22 @@ void StallWhileThereIs(const std::string& file,
   };
 }
 
+void OverrideByFlags(testing::FakePolicy::Options& options) {
+  if (const auto time = absl::GetFlag(FLAGS_wave_time)) {
+    options.duration = [time = *time](int) { return time; };
+  }
+  if (const auto time = absl::GetFlag(FLAGS_predicted_time)) {
+    options.predicted = [time = *time](int) { return time; };
+  }
+  if (const auto rows = absl::GetFlag(FLAGS_max_rows)) {
+    options.batch_sizes = {*rows};
+  }
+  options.waves_before_fault = absl::GetFlag(FLAGS_waves_before_fault);
+}
+
 absl::StatusOr<server::HostedPolicy> MakeHost(
     const server::PolicyEntry& entry) {
+  absl::SleepFor(absl::GetFlag(FLAGS_load_time));
   Variant variant = testing::FakeVariant();
   if (IsNoOp()) {
     variant.pi05 = false;
@@ -61,6 +91,7 @@ absl::StatusOr<server::HostedPolicy> MakeHost(
                           : testing::FakePolicy::Hash(variant);
   const std::string stall_file = absl::GetFlag(FLAGS_stall_file);
   if (!stall_file.empty()) StallWhileThereIs(stall_file, options);
+  OverrideByFlags(options);
   return testing::HostOf(
       entry.name, std::make_unique<testing::FakePolicy>(std::move(options)),
       absl::GetFlag(FLAGS_source_folder),
@@ -72,6 +103,11 @@ server::Config TestConfig() {
   config.policies.emplace_back();
   config.policies.back().name = IsNoOp() ? "aloha" : "libero";
   config.decode_workers = 2;
+  server::LimitsConfig& limits = config.limits;
+  limits.rows_per_client =
+      absl::GetFlag(FLAGS_rows_per_client).value_or(limits.rows_per_client);
+  limits.predicted =
+      absl::GetFlag(FLAGS_predicted_limit).value_or(limits.predicted);
   return config;
 }
 
