@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -33,6 +34,7 @@
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "nlohmann/json.hpp"
 #include "tests/clients/cpp/server_child.h"
 
 ABSL_FLAG(std::string, server, "build/dev/bin/piserve_test_server",
@@ -42,6 +44,7 @@ ABSL_FLAG(std::string, server_address, "",
 ABSL_FLAG(int, rounds, 2000, "Calls of each kind that count");
 ABSL_FLAG(int, warmup, 200, "Calls of each kind before that");
 ABSL_FLAG(double, max_ratio, 2.0, "Of the p50");
+ABSL_FLAG(std::string, json, "", "File for the report as JSON");
 
 namespace piserve::client {
 namespace {
@@ -184,6 +187,31 @@ void PrintStages(const std::map<std::string, std::vector<double>>& stages,
   std::puts(table.ToString().c_str());
 }
 
+nlohmann::ordered_json ToJson(const std::vector<double>& ms) {
+  const load::Distribution d = load::Describe(ms);
+  return {{"count", d.count}, {"p50", d.p50}, {"p90", d.p90},
+          {"p99", d.p99},     {"max", d.max}, {"mean", d.mean}};
+}
+
+// False if a file was asked for and cannot be written.
+bool WriteJson(const std::vector<Kind>& kinds,
+               const std::map<std::string, std::vector<double>>& stages,
+               double encode_ms, std::size_t message_bytes) {
+  const std::string path = absl::GetFlag(FLAGS_json);
+  if (path.empty()) return true;
+  nlohmann::ordered_json json = {{"message_bytes", message_bytes},
+                                 {"client_encode_ms", encode_ms}};
+  for (const Kind& kind : kinds) {
+    json["latency_ms"][kind.name] = ToJson(kind.ms);
+  }
+  for (const auto& [stage, ms] : stages) json["stage_ms"][stage] = ToJson(ms);
+  std::ofstream file(path);
+  file << json.dump(2) << "\n";
+  file.close();
+  if (file.fail()) std::fprintf(stderr, "cannot write %s\n", path.c_str());
+  return !file.fail();
+}
+
 double EncodeMs(const ObservationIn& observation) {
   std::vector<double> ms;
   for (int i = 0; i < 200; ++i) {
@@ -258,7 +286,9 @@ int Measure(PolicyClient& client, const std::string& server_address,
               observation.images.size(), echo_bytes.Length(),
               kinds[0].ms.size());
   PrintLatencies(kinds);
-  PrintStages(stages, EncodeMs(observation), load::Describe(kinds[3].ms).p50);
+  const double encode_ms = EncodeMs(observation);
+  PrintStages(stages, encode_ms, load::Describe(kinds[3].ms).p50);
+  if (!WriteJson(kinds, stages, encode_ms, echo_bytes.Length())) return 2;
   const double ratio =
       load::Describe(kinds[3].ms).p50 / load::Describe(kinds[0].ms).p50;
   std::printf("p50 %.2f times the echo's, want at most %.2f\n", ratio,
