@@ -23,6 +23,7 @@ set(PISERVE_EXTRA_RPATH
 add_custom_target(benchmarks)
 add_custom_target(fuzzers)
 add_custom_target(tsan_tests)
+add_custom_target(cpp_tests)  # all that ctest runs
 
 function(piserve_finish target)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
@@ -63,6 +64,7 @@ function(piserve_test)
   target_compile_definitions(${A_NAME} PRIVATE PISERVE_SOURCE_DIR=".")
   piserve_finish(${A_NAME})
   piserve_rpath(${A_NAME})
+  add_dependencies(cpp_tests ${A_NAME})
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS}
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   if(NOT A_TIMEOUT)
@@ -99,6 +101,7 @@ function(piserve_fuzz)
     add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_CORPUS}
       WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(${A_NAME} PROPERTIES LABELS "corpus" TIMEOUT 120)
+    add_dependencies(cpp_tests ${A_NAME})
   endif()
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS})
   piserve_finish(${A_NAME})

@@ -34,3 +34,4 @@ target_compile_definitions(sentencepiece PRIVATE _USE_EXTERNAL_PROTOBUF)
 # Hidden, or its FLAGS_minloglevel replaces libc10's int of the same name.
 target_compile_options(sentencepiece PRIVATE -fvisibility=hidden -w)
 target_link_libraries(sentencepiece PUBLIC protobuf::libprotobuf)
+piserve_leave_uninstrumented(sentencepiece)

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 readonly kind=$1 build=$2
 case $kind in
   address)
-    export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+    export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allow_addr2line=1
     export UBSAN_OPTIONS=print_stacktrace=1
     ctest --test-dir "$build" -j2 --output-on-failure --no-tests=error \
       --label-exclude 'gpu|slow' ;;
