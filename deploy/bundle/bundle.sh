@@ -16,6 +16,8 @@ readonly skip='^(linux-vdso|ld-linux|libc\.|libm\.|libdl|libpthread|librt\.|libs
 readonly rpath='$ORIGIN/../lib:'"$torch_lib:$torch_lib/../../nvidia/cu13/lib:/usr/local/cuda/lib64"
 
 mkdir -p "$out/bin" "$out/lib"
+libraries=$(ldconfig -p)
+readonly libraries
 
 needed() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'; }
 
@@ -23,7 +25,8 @@ collect() {  # copies what a file needs, and what that needs
   local name path
   for name in $(needed "$1"); do
     [[ $name =~ $skip || -e $out/lib/$name ]] && continue
-    path=$(ldconfig -p | awk -v n="$name" '$1 == n {print $NF; exit}')
+    path=$(awk -v n="$name" '$1 == n && !found {print $NF; found = 1}' \
+             <<<"$libraries")
     if [[ -z $path ]]; then
       echo "bundle: $1 needs $name, which is nowhere" >&2
       exit 1
