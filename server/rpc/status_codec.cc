@@ -2,7 +2,6 @@
 #include "server/rpc/status_codec.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -10,10 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/any.pb.h"
-#include "google/protobuf/stubs/common.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "model/error.h"
+#include "server/public_message.h"
 
 namespace piserve::server::rpc {
 namespace {
@@ -21,56 +20,6 @@ namespace {
 using google::protobuf::Any;
 
 constexpr char kDomain[] = "piserve";
-
-// The message travels three times in the trailers, which hold 8 KiB: as it is,
-// in google.rpc.Status and in BadRequest.
-constexpr std::size_t kMaxMessageBytes = 512;
-
-// True for codes whose message may come from a library rather than from us.
-bool MayQuoteALibrary(absl::StatusCode code) {
-  return code == absl::StatusCode::kInternal ||
-         code == absl::StatusCode::kUnknown ||
-         code == absl::StatusCode::kDataLoss;
-}
-
-// A slash before a name. Hides a message like "read/write" too: it is the
-// log's.
-bool HoldsPath(absl::string_view text) {
-  const auto is_name = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) || c == '_' ||
-           c == '.' || c == '-';
-  };
-  for (std::size_t i = 0; i + 1 < text.size(); ++i) {
-    if (text[i] != '/' && text[i] != '\\') continue;
-    if (is_name(text[i + 1])) return true;
-  }
-  return false;
-}
-
-// At most kMaxMessageBytes of valid UTF-8.
-std::string Bounded(absl::string_view text) {
-  std::string out(text.substr(0, kMaxMessageBytes));
-  if (text.size() > kMaxMessageBytes) {
-    while (!out.empty() && (out.back() & 0xC0) == 0x80) out.pop_back();
-    if (!out.empty() && (out.back() & 0x80) != 0) out.pop_back();
-    out += "...";
-  }
-  if (!google::protobuf::internal::IsStructurallyValidUTF8(
-          out.data(), static_cast<int>(out.size()))) {
-    for (char& c : out) {
-      if ((c & 0x80) != 0) c = '?';
-    }
-  }
-  return out;
-}
-
-std::string PublicMessage(const absl::Status& status) {
-  absl::string_view text = status.message();
-  if (!MayQuoteALibrary(status.code())) return Bounded(text);
-  text = text.substr(0, text.find('\n'));
-  if (HoldsPath(text)) return "internal error; the server's log has the cause";
-  return Bounded(text);
-}
 
 Any Pack(const google::protobuf::Message& message) {
   Any any;
@@ -92,7 +41,7 @@ Any ErrorInfo(const absl::Status& status) {
 Any BadRequest(const std::string& field, const std::string& message) {
   google::rpc::BadRequest bad;
   auto* violation = bad.add_field_violations();
-  violation->set_field(Bounded(field));
+  violation->set_field(BoundedText(field));
   violation->set_description(message);
   return Pack(bad);
 }
