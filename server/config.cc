@@ -255,6 +255,8 @@ ListenerConfig ReadListeners(const config::Listeners& in, Checker& check) {
   out.probe = check.Address("listeners.probe", in.probe(), out.probe);
   out.admin = check.Address("listeners.admin", in.admin(), out.admin);
   out.http = check.Address("listeners.http", in.http(), out.http);
+  out.websocket =
+      check.Address("listeners.websocket", in.websocket(), out.websocket);
   return out;
 }
 
@@ -315,6 +317,14 @@ LimitsConfig ReadLimits(const config::Limits& in, Checker& check) {
   if (in.has_receive_bytes()) {
     out.receive_bytes = check.Range<int>("limits.receive_bytes",
                                          in.receive_bytes(), 1024, 256 << 20);
+  }
+  if (in.has_websocket_connections()) {
+    out.websocket_connections = check.Range<int>(
+        "limits.websocket_connections", in.websocket_connections(), 1, 65536);
+  }
+  if (in.has_websocket_in_flight()) {
+    out.websocket_in_flight = check.Range<int>(
+        "limits.websocket_in_flight", in.websocket_in_flight(), 1, 1024);
   }
   return out;
 }
@@ -393,6 +403,13 @@ absl::Status CheckListeners(const Config& config) {
       config.insecure == Insecure::kRefused) {
     return Bad("listeners.public", listeners.grpc,
                "a loopback address, tls, or allow_insecure");
+  }
+  if (listeners.websocket.empty()) return absl::OkStatus();
+  const absl::StatusOr<HostPort> websocket = ParseAddress(listeners.websocket);
+  if (!websocket.ok()) return websocket.status();
+  if (!IsLoopback(*websocket) && config.insecure == Insecure::kRefused) {
+    return Bad("listeners.websocket", listeners.websocket,
+               "a loopback address, or allow_insecure: it is plain text");
   }
   return absl::OkStatus();
 }

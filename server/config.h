@@ -71,6 +71,7 @@ struct ListenerConfig {
   std::string probe = "127.0.0.1:50052";
   std::string admin = "127.0.0.1:50053";
   std::string http = "127.0.0.1:9464";
+  std::string websocket;  // empty: off
 };
 
 struct TlsConfig {
@@ -93,6 +94,8 @@ struct LimitsConfig {
   absl::Duration default_deadline = absl::Seconds(5);
   absl::Duration max_deadline = absl::Seconds(30);
   int receive_bytes = 8 << 20;
+  int websocket_connections = 64;
+  int websocket_in_flight = 4;
 };
 
 enum class LogLevel { kDebug, kInfo, kWarn, kError };
@@ -130,8 +133,9 @@ absl::StatusOr<Config> ParseConfig(absl::string_view text,
 absl::StatusOr<Config> LoadConfig(const std::string& path);
 
 // What hangs together: to be asked again when a flag changed an address.
-// INVALID_ARGUMENT if the public port is plain text, reachable from elsewhere
-// and this was not allowed, or if the admin port is not on loopback.
+// INVALID_ARGUMENT if the public or the websocket port is plain text, reachable
+// from elsewhere and this was not allowed, or if the admin port is not on
+// loopback.
 absl::Status CheckListeners(const Config& config);
 
 }  // namespace piserve::server

@@ -57,6 +57,8 @@ const char* Name(rpc::Method method) {
       return "InferStream";
     case rpc::Method::kGetPolicyInfo:
       return "GetPolicyInfo";
+    case rpc::Method::kWebsocketInfer:
+      return "WebsocketInfer";
   }
   return "unknown";
 }
@@ -154,7 +156,7 @@ Metrics::Metrics()
       dropped_(CounterFamily("requests_dropped_total",
                              "Accepted requests that ended in the queue.")),
       request_seconds_(HistogramFamily(
-          "request_seconds", "From receipt to the answer handed to gRPC.")),
+          "request_seconds", "From receipt to the answer handed to the wire.")),
       stage_seconds_(HistogramFamily(
           "stage_seconds", "Time of a request in each stage of the server.")),
       slack_seconds_(HistogramFamily(
@@ -212,7 +214,7 @@ Metrics::Metrics()
   build_info_.Add({{"version", kVersion}, {"compiler", kCompiler}}).Set(1);
   for (const rpc::Method method :
        {rpc::Method::kInfer, rpc::Method::kInferStream,
-        rpc::Method::kGetPolicyInfo}) {
+        rpc::Method::kGetPolicyInfo, rpc::Method::kWebsocketInfer}) {
     received_.Add({{"method", Name(method)}});
     for (const char* code : kCodesOfObjectives) {
       completed_.Add({{"method", Name(method)}, {"code", code}});

@@ -19,6 +19,8 @@ ABSL_FLAG(std::string, public_address, "", "PolicyService: host:port");
 ABSL_FLAG(std::string, probe_address, "", "Health alone, plain: host:port");
 ABSL_FLAG(std::string, admin_address, "", "Administration: loopback host:port");
 ABSL_FLAG(std::string, http_address, "", "Metrics and status: host:port");
+ABSL_FLAG(std::string, websocket_address, "",
+          "openpi's websocket wire, off without: host:port");
 ABSL_FLAG(int, port, -1, "Port of the public address");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets a line \"name port\" for each listener");
@@ -58,6 +60,7 @@ absl::Status OverrideByFlags(Config& config) {
   OverrideAddress(FLAGS_probe_address, config.listeners.probe);
   OverrideAddress(FLAGS_admin_address, config.listeners.admin);
   OverrideAddress(FLAGS_http_address, config.listeners.http);
+  OverrideAddress(FLAGS_websocket_address, config.listeners.websocket);
   if (const int port = absl::GetFlag(FLAGS_port); port >= 0) {
     std::string& address = config.listeners.grpc;
     address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);

@@ -9,7 +9,8 @@
 namespace piserve::server {
 
 // The command line flags of every server binary:
-//   --public_address, --probe_address, --admin_address, --http_address
+//   --public_address, --probe_address, --admin_address, --http_address,
+//   --websocket_address
 //   --port            of the public address; the host stays
 //   --port_file, --allow_insecure, --log_level
 // win over what `config` says.

@@ -148,6 +148,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options) {
   if (absl::Status s = CheckListeners(options.config); !s.ok()) return s;
   std::unique_ptr<Server> server(new Server(std::move(options)));
   if (absl::Status s = server->Bind(); !s.ok()) return s;
+  if (absl::Status s = server->BindWebsocket(); !s.ok()) return s;
   if (absl::Status s = server->BindHttp(); !s.ok()) return s;
   if (absl::Status s = server->WritePortFile(); !s.ok()) return s;
   return server;
@@ -179,6 +180,22 @@ absl::Status Server::Bind() {
   return absl::OkStatus();
 }
 
+absl::Status Server::BindWebsocket() {
+  const Config& config = options_.config;
+  if (config.listeners.websocket.empty()) return absl::OkStatus();
+  websocket::ListenerOptions options;
+  options.address = config.listeners.websocket;
+  options.max_frame_bytes = config.limits.receive_bytes;
+  options.max_connections = config.limits.websocket_connections;
+  options.max_in_flight = config.limits.websocket_in_flight;
+  auto bound = websocket::Listener::Create(
+      options,
+      {host_, host_, metrics_, *authenticator_, batching::Clock::Real()});
+  if (!bound.ok()) return bound.status();
+  websocket_ = *std::move(bound);
+  return absl::OkStatus();
+}
+
 absl::Status Server::BindHttp() {
   auto http = HttpServer::Create(
       {.address = options_.config.listeners.http,
@@ -187,6 +204,12 @@ absl::Status Server::BindHttp() {
                        "piserve_connections",
                        "Open connections to the public listener.",
                        [this] { return listeners_->Connections(); }),
+                   std::make_shared<PolledGauge>(
+                       "piserve_websocket_connections",
+                       "Open connections to the websocket listener.",
+                       [this] {
+                         return websocket_ ? websocket_->connections() : 0;
+                       }),
                    std::make_shared<ProcessMetrics>()},
        .availability = [this] { return host_.Availability(); }});
   if (!http.ok()) return http.status();
@@ -202,6 +225,7 @@ absl::Status Server::WritePortFile() const {
   std::ofstream file(part);
   file << "public " << grpc_port() << "\nprobe " << probe_port() << "\nadmin "
        << admin_port() << "\nhttp " << http_port() << "\n";
+  if (websocket_ != nullptr) file << "websocket " << websocket_port() << "\n";
   file.close();
   if (file.fail() || std::rename(part.c_str(), path.c_str()) != 0) {
     return absl::NotFoundError(absl::StrCat("port_file: cannot write ", path));
@@ -214,7 +238,7 @@ absl::StatusOr<Exit> Server::Run() {
            {{"version", kVersion}, {"grpc_port", std::int64_t{grpc_port()}}});
   if (absl::Status s = LoadPolicies(); !s.ok()) return s;
   if (!drain_wanted()) {
-    Open();
+    if (absl::Status s = Open(); !s.ok()) return s;
     if (!Watch(absl::InfiniteFuture(), [this] { return drain_wanted(); })) {
       return StopFaulty();
     }
@@ -240,13 +264,18 @@ absl::Status Server::LoadPolicies() {
   return absl::OkStatus();
 }
 
-void Server::Open() {
+absl::Status Server::Open() {
   const Config& config = options_.config;
   host_.Open({.limits = config.limits,
               .workers = config.decode_workers,
               .hang = HangLimitOf(config),
               .batching_observer = &metrics_,
               .observer = &request_log_});
+  // Not before: openpi's client waits where it is refused a connection, and
+  // gives up where it is refused a request.
+  if (websocket_ != nullptr) {
+    if (absl::Status s = websocket_->Listen(); !s.ok()) return s;
+  }
   {
     batching::MutexLock lock(mutex_);
     loading_ = false;
@@ -254,14 +283,24 @@ void Server::Open() {
   metrics_.SetWarmup(Now() - started_);
   metrics_.SetState(ServerState::kReady);
   listeners_->SetReady(rpc::Serving::kYes);
-  const ListenerConfig& at = config.listeners;
-  const std::string line =
+  const std::string line = ReadyLine();
+  log_.Log(LogLevel::kInfo, line);
+  if (options_.ready != nullptr) options_.ready(line);
+  return absl::OkStatus();
+}
+
+std::string Server::ReadyLine() const {
+  const ListenerConfig& at = options_.config.listeners;
+  std::string line =
       absl::StrCat("piserve ready grpc=", Bound(at.grpc, grpc_port()),
                    " http=", Bound(at.http, http_port()),
                    " admin=", Bound(at.admin, admin_port()),
                    " probe=", Bound(at.probe, probe_port()));
-  log_.Log(LogLevel::kInfo, line);
-  if (options_.ready != nullptr) options_.ready(line);
+  if (websocket_ != nullptr) {
+    absl::StrAppend(&line,
+                    " websocket=", Bound(at.websocket, websocket_port()));
+  }
+  return line;
 }
 
 bool Server::Watch(absl::Time until, const std::function<bool()>& done) {
@@ -281,13 +320,19 @@ Exit Server::FinishAndStop() {
   listeners_->SetReady(rpc::Serving::kNo);
   host_.Drain(until);
   listeners_->Drain();
+  if (websocket_ != nullptr) websocket_->Drain();
   if (!Watch(until, [this] { return host_.in_flight() == 0; })) {
     return StopFaulty();
   }
-  listeners_->Shutdown(
-      std::clamp(until - Now(), absl::ZeroDuration(), kLastWrites));
+  StopListeners(std::clamp(until - Now(), absl::ZeroDuration(), kLastWrites));
   log_.Log(LogLevel::kInfo, "drained");
   return Exit::kDrained;
+}
+
+void Server::StopListeners(absl::Duration grace) {
+  const absl::Time until = Now() + grace;
+  if (websocket_ != nullptr) websocket_->Shutdown(grace);
+  listeners_->Shutdown(std::max(until - Now(), absl::ZeroDuration()));
 }
 
 Exit Server::StopFaulty() {
@@ -303,7 +348,7 @@ Exit Server::StopFaulty() {
   // Nothing may keep the process from ending, not even an answer that never
   // comes.
   std::packaged_task<void()> shutdown(
-      [this] { listeners_->Shutdown(kFaultShutdown); });
+      [this] { StopListeners(kFaultShutdown); });
   const std::future<void> stopped = shutdown.get_future();
   std::thread(std::move(shutdown)).detach();
   stopped.wait_for(kFaultPatience);

@@ -22,6 +22,7 @@
 #include "server/rpc/auth.h"
 #include "server/rpc/listeners.h"
 #include "server/rpc/server_control.h"
+#include "server/websocket/listener.h"
 
 namespace piserve::server {
 
@@ -46,7 +47,7 @@ class Server : public rpc::ServerControl {
     Config config;
     PolicyFactory factory = LoadPolicy;
     // Written once all listeners are bound: a line "name port" each for public,
-    // probe, admin and http. Empty: nowhere.
+    // probe, admin, http and, where that is on, websocket. Empty: nowhere.
     std::string port_file;
     // Told once, when requests are taken: "piserve ready grpc=HOST:PORT ...".
     std::function<void(const std::string&)> ready;
@@ -76,15 +77,22 @@ class Server : public rpc::ServerControl {
   int probe_port() const { return listeners_->probe_port(); }
   int admin_port() const { return listeners_->admin_port(); }
   int http_port() const { return http_->port(); }
+  // 0: off.
+  int websocket_port() const {
+    return websocket_ != nullptr ? websocket_->port() : 0;
+  }
 
  private:
   explicit Server(Options options);
 
   absl::Status Bind();
+  absl::Status BindWebsocket();
   absl::Status BindHttp();
   absl::Status WritePortFile() const;
   absl::Status LoadPolicies();
-  void Open();
+  absl::Status Open();
+  std::string ReadyLine() const;
+  void StopListeners(absl::Duration grace);
   Exit FinishAndStop();
   Exit StopFaulty();
 
@@ -99,7 +107,8 @@ class Server : public rpc::ServerControl {
   RequestLog request_log_;
   PolicyHost host_;
   std::optional<rpc::Authenticator> authenticator_;
-  std::unique_ptr<rpc::Listeners> listeners_;  // uses all above
+  std::unique_ptr<rpc::Listeners> listeners_;       // uses all above
+  std::unique_ptr<websocket::Listener> websocket_;  // likewise; null: off
   std::unique_ptr<HttpServer> http_;
 
   mutable batching::Mutex mutex_;

@@ -7,13 +7,14 @@
 namespace piserve::server::rpc {
 
 // What a request came by. On a stream each message is a request.
-enum class Method { kInfer, kInferStream, kGetPolicyInfo };
+// openpi's websocket wire (server/websocket) counts beside gRPC.
+enum class Method { kInfer, kInferStream, kGetPolicyInfo, kWebsocketInfer };
 
 // Told what happens to requests on the wire; metrics implement it.
 //
 // Each Received is followed by exactly one Completed. Thread-safe; must not
-// block and outlives the listeners. Messages that gRPC itself refuses are not
-// seen here.
+// block and outlives the listeners. Messages that gRPC or the websocket itself
+// refuses are not seen here.
 class CallObserver {
  public:
   virtual ~CallObserver() = default;
