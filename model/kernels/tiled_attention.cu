@@ -9,9 +9,9 @@
 
 #include <cmath>
 
+#include "model/kernels/attention.h"
 #include "model/kernels/launch.cuh"
 #include "model/kernels/mma.cuh"
-#include "model/kernels/suffix_attention.h"
 
 namespace piserve::kernels {
 namespace {
@@ -474,17 +474,8 @@ cudaError_t LaunchDim(const SuffixAttentionArgs& a, cudaStream_t stream) {
 
 }  // namespace
 
-bool SuffixAttentionSupports(int head_dim, int kv_heads) {
-  return kv_heads == 1 && (head_dim == 32 || head_dim == 256);
-}
-
-cudaError_t LaunchSuffixAttention(const SuffixAttentionArgs& args,
-                                  cudaStream_t stream) {
-  if (!SuffixAttentionSupports(args.head_dim, 1) || args.rows < 1 ||
-      args.rows > 65535 || args.tokens < 1 || args.heads < 1 ||
-      args.token_stride % 8 != 0) {
-    return cudaErrorInvalidValue;
-  }
+cudaError_t LaunchTiledAttention(const AttentionArgs& args,
+                                 cudaStream_t stream) {
   return args.head_dim == 256 ? LaunchDim<256>(args, stream)
                               : LaunchDim<32>(args, stream);
 }

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "model/kernels/suffix_attention.h"
+
+namespace piserve::kernels {
+
+// The kernels behind suffix and prefix attention. Both keep the promises made
+// in suffix_attention.h.
+
+struct AttentionArgs : SuffixAttentionArgs {
+  // [rows], device: tokens of a row that matter. Tiles of queries wholly beyond
+  // become zeros. Null: all.
+  const int* query_len = nullptr;
+};
+
+// mma.sync, short tiles, keys split eight ways at one row: for few queries, and
+// for head_dim 32. Ignores query_len.
+cudaError_t LaunchTiledAttention(const AttentionArgs& args,
+                                 cudaStream_t stream);
+
+// wgmma, 128 query rows a CTA, head_dim 256: for many queries.
+cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
+                                     cudaStream_t stream);
+
+}  // namespace piserve::kernels
