@@ -14,7 +14,7 @@ from collections.abc import Sequence
 # instance.
 JOB = 'job="$job"'
 HERE = f'{JOB},instance=~"$instance"'
-ASKED = f'{HERE},method=~"Infer|InferStream"'
+ASKED = f'{HERE},method!="GetPolicyInfo"'
 WINDOW = "[$__rate_interval]"
 
 
