@@ -64,7 +64,8 @@ void Knock(int port) {
 
 class HttpServer::Handler : public CivetHandler {
  public:
-  explicit Handler(const Options& options) : options_(options) {}
+  Handler(const Options& options, MetricsHistory& history)
+      : options_(options), history_(history) {}
 
   bool handleGet(CivetServer*, mg_connection* connection) override {
     const std::string_view path = mg_get_request_info(connection)->local_uri;
@@ -79,7 +80,7 @@ class HttpServer::Handler : public CivetHandler {
               status.ok() ? "ok\n" : reason + "\n");
     } else if (path == "/") {
       Respond(connection, 200, "text/html; charset=utf-8",
-              StatusPage(CollectAll(options_), options_.availability()));
+              StatusPage(history_.Get(), options_.availability()));
     } else {
       Respond(connection, 404, kText, "not found\n");
     }
@@ -88,11 +89,14 @@ class HttpServer::Handler : public CivetHandler {
 
  private:
   const Options& options_;
+  MetricsHistory& history_;
 };
 
 HttpServer::HttpServer(Options options)
     : options_(std::move(options)),
-      handler_(std::make_unique<Handler>(options_)) {}
+      history_({.collect = [this] { return CollectAll(options_); },
+                .interval = options_.history_interval}),
+      handler_(std::make_unique<Handler>(options_, history_)) {}
 
 // CivetWeb looks whether it should stop when somebody connects, and else every
 // 2 s only.

@@ -8,7 +8,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "prometheus/collectable.h"
+#include "server/metrics_history.h"
 
 class CivetServer;
 
@@ -27,6 +29,7 @@ class HttpServer {
     std::string address = "127.0.0.1:9464";  // port 0 takes a free one
     std::vector<std::shared_ptr<prometheus::Collectable>> metrics;
     std::function<absl::Status()> availability;  // called from any thread
+    absl::Duration history_interval = absl::Seconds(5);
   };
 
   // INVALID_ARGUMENT for an address that is none, UNAVAILABLE for one that
@@ -43,6 +46,7 @@ class HttpServer {
   explicit HttpServer(Options options);
 
   const Options options_;
+  MetricsHistory history_;
   std::unique_ptr<Handler> handler_;
   std::unique_ptr<CivetServer> server_;  // calls handler_; goes first
   int port_ = 0;

@@ -11,7 +11,6 @@
 #include "prometheus/text_serializer.h"
 #include "server/process_metrics.h"
 #include "server/refusal.h"
-#include "server/status_page.h"
 
 namespace piserve::server {
 namespace {
@@ -215,41 +214,6 @@ TEST(ProcessMetricsTest, TellsOfThisProcess) {
   }
   EXPECT_TRUE(memory);
   EXPECT_TRUE(start);
-}
-
-prometheus::ClientMetric Histogram(std::vector<std::uint64_t> cumulative) {
-  prometheus::ClientMetric metric;
-  double bound = 1;
-  for (const std::uint64_t count : cumulative) {
-    metric.histogram.bucket.push_back({count, bound});
-    bound *= 2;
-  }
-  metric.histogram.bucket.back().upper_bound =
-      std::numeric_limits<double>::infinity();
-  metric.histogram.sample_count = cumulative.back();
-  return metric;
-}
-
-TEST(StatusPageTest, QuantileInterpolatesInsideItsBucket) {
-  EXPECT_FALSE(Quantile(Histogram({0, 0, 0}), 0.5).has_value());
-  EXPECT_DOUBLE_EQ(*Quantile(Histogram({10, 10, 10}), 0.5), 0.5);
-  EXPECT_DOUBLE_EQ(*Quantile(Histogram({0, 10, 10}), 0.5), 1.5);
-  EXPECT_DOUBLE_EQ(*Quantile(Histogram({0, 0, 10}), 0.5), 2)
-      << "above all finite bounds";
-}
-
-TEST(StatusPageTest, ShowsStateAndEscapesLabels) {
-  Metrics metrics;
-  ModelFacts facts = Facts(DeviceKind::kCpu);
-  facts.policy = "<script>";
-  metrics.AddPolicy(facts);
-  const std::string page =
-      StatusPage(metrics.registry()->Collect(), WarmingUp());
-  EXPECT_THAT(page, HasSubstr("not ready: WARMING_UP"));
-  EXPECT_THAT(page, HasSubstr("&lt;script&gt;"));
-  EXPECT_THAT(page, Not(HasSubstr("<script>")));
-  EXPECT_THAT(StatusPage(metrics.registry()->Collect(), absl::OkStatus()),
-              HasSubstr(">ready<"));
 }
 
 }  // namespace
