@@ -131,9 +131,9 @@ __global__ void __launch_bounds__(kThreads) EulerStepKernel(EulerStepArgs a) {
     for (int k = 0; k < 8; ++k) hidden[i + k] = h[k];
   }
   // No CTA writes into another before that one runs.
-  cooperative_groups::this_cluster().sync();
+  ClusterSync();
   Advance<kTokens>(a, first, hidden, moved);
-  cooperative_groups::this_cluster().sync();
+  ClusterSync();
   Project<kTokens>(a, first, moved);
 }
 

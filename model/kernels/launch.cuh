@@ -20,6 +20,25 @@ __device__ inline void LetNextStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
+// Everything this cluster wrote before is visible to all of it afterwards.
+__device__ inline void ClusterSync() {
+  __syncwarp();
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;\n" ::
+          : "memory");
+}
+
+// No CTA of the cluster leaves before all are here: behind the last read of
+// another one's shared memory. Orders nothing else, so waits for no store.
+__device__ inline void ClusterLeave() {
+  __syncwarp();
+  asm volatile(
+      "barrier.cluster.arrive.relaxed.aligned;\n"
+      "barrier.cluster.wait.aligned;\n" ::
+          : "memory");
+}
+
 struct LaunchShape {
   dim3 grid;
   unsigned threads = 0;

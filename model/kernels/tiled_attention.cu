@@ -394,8 +394,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   WaitForPrevious();
   const int row = blockIdx.z;
   const int first_query = blockIdx.y * kM;
-  const KeyRange keys = RangeOf(a, row, blockIdx.x, gridDim.x);
   FetchQueries<kDim, kM>(a, row, first_query, cta.q);
+  const KeyRange keys = RangeOf(a, row, blockIdx.x, gridDim.x);
   for (int tile = 0; tile < kStages; ++tile) cta.Fetch(a, row, keys, tile);
 
   int limit[2];
@@ -431,10 +431,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   CopyAsyncWait<0>();  // only empty groups and, without a tile, the queries
   cta.StorePartial(rows, out);
-  cooperative_groups::this_cluster().sync();
+  ClusterSync();
   Merge<kDim, kM>(a, row, first_query, cta.Partial(), cta.state);
-  // A CTA's shared memory must outlive its readers.
-  cooperative_groups::this_cluster().sync();
+  ClusterLeave();
 }
 
 // How many ways the keys are shared out: as many as keep one wave on the SMs

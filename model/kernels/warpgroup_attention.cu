@@ -29,7 +29,7 @@ constexpr int kRows = kConsumers * kGroupRows;
 constexpr int kKeys = 64;  // a tile's
 constexpr int kStages = 2;
 constexpr int kMaxSplits = 8;
-constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
+constexpr int kConsumerRegisters = 216, kProducerRegisters = 72;
 constexpr float kLog2E = 1.4426950408889634f;
 
 constexpr int kQBytes = kGroupRows * kDim * 2;  // a warpgroup's
@@ -368,13 +368,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     StoreZeros(a, w);
     return;  // as does the whole cluster
   }
-  auto cluster = cooperative_groups::this_cluster();
   if (threadIdx.x < kGroup) {
     GiveRegisters<kProducerRegisters>();
     Produce(a, w, shared);
     if (gridDim.x == 1) return;
-    cluster.sync();
-    cluster.sync();
+    ClusterSync();
+    ClusterLeave();
   } else {
     TakeRegisters<kConsumerRegisters>();
     Consumer c;
@@ -386,9 +385,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     // Both warpgroups are past the last tile before its place is taken.
     asm volatile("bar.sync 3, %0;" ::"n"(kConsumers * kGroup) : "memory");
     StorePartial(shared, c);
-    cluster.sync();
+    ClusterSync();
     Merge(a, w, shared);
-    cluster.sync();  // shared memory must outlive its readers
+    ClusterLeave();
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "model/kernels/attention.h"
 #include "model/kernels/euler_step.h"
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
@@ -38,12 +39,17 @@ std::shared_ptr<DeviceArray<float>> RandomFloat(std::size_t size, float mean,
   return std::make_shared<DeviceArray<float>>(Normal(size, 2, deviation, mean));
 }
 
-KernelCase AttentionCase(const char* what, int rows, int tokens, int prefix,
-                         int extra) {
+using Attention = cudaError_t (*)(const AttentionArgs&, cudaStream_t);
+
+cudaError_t Suffix(const AttentionArgs& args, cudaStream_t stream) {
+  return LaunchSuffixAttention(args, stream);
+}
+
+KernelCase AttentionCase(const char* what, Attention kernel, int rows,
+                         int tokens, int prefix, int extra) {
   const int len = prefix + extra;
   KernelCase c;
-  c.name = std::string("suffix attention ") + what + ", rows " +
-           std::to_string(rows);
+  c.name = std::string("attention ") + what + ", rows " + std::to_string(rows);
   const std::size_t cache = static_cast<std::size_t>(rows) * len * kDim;
   const std::size_t queries = static_cast<std::size_t>(rows) * tokens;
   c.bytes = 2.0 * (2 * cache + 2 * queries * kHeads * kDim);
@@ -55,7 +61,7 @@ KernelCase AttentionCase(const char* what, int rows, int tokens, int prefix,
   auto start =
       std::make_shared<DeviceArray<int>>(std::vector<int>(rows, prefix));
   c.launch = [=](int set, cudaStream_t stream) {
-    SuffixAttentionArgs args;
+    AttentionArgs args;
     args.q = q->data();
     args.token_stride = kQkv;
     args.cache_k = k->data() + set * cache;
@@ -68,7 +74,7 @@ KernelCase AttentionCase(const char* what, int rows, int tokens, int prefix,
     args.head_dim = kDim;
     args.cache_len = len;
     args.key_extra = extra;
-    return LaunchSuffixAttention(args, stream);
+    return kernel(args, stream);
   };
   c.check = [=, launch = c.launch] {
     ASSERT_EQ(launch(0, nullptr), cudaSuccess);
@@ -126,7 +132,8 @@ KernelCase NormCase(const char* what,
     std::vector<Expected> want(size);
     for (int r = 0; r < rows; ++r) {
       NormRow(moved.data() + size + static_cast<std::size_t>(r) * width, width,
-              function == LaunchAddLayerNorm, affine.data(), 0,
+              function == LaunchAddLayerNorm, affine.data(),
+              function == LaunchAddAdaRmsNorm ? 1 : 0,
               function == LaunchAddRmsNorm ? nullptr : affine.data() + width,
               want.data() + static_cast<std::size_t>(r) * width);
     }
@@ -269,13 +276,28 @@ KernelCase EulerCase(int batch) {
 
 std::vector<std::function<KernelCase()>> Cases() {
   std::vector<std::function<KernelCase()>> cases;
+  const auto attention = [&](const char* what, Attention kernel, int rows,
+                             int tokens, int prefix, int extra) {
+    cases.push_back([=] {
+      return AttentionCase(what, kernel, rows, tokens, prefix, extra);
+    });
+  };
   for (const int rows : {1, 2, 4, 8, 16, 32, 64}) {
-    cases.push_back([=] { return AttentionCase("pi0", rows, 50, 816, 51); });
+    attention("suffix pi0", Suffix, rows, 50, 816, 51);
   }
-  cases.push_back([] { return AttentionCase("pi0 step 0", 1, 51, 816, 51); });
-  cases.push_back([] { return AttentionCase("pi05", 1, 50, 968, 50); });
-  cases.push_back([] { return AttentionCase("pi05", 8, 50, 968, 50); });
-  cases.push_back([] { return AttentionCase("horizon 10", 1, 10, 788, 10); });
+  attention("suffix pi0 step 0", Suffix, 1, 51, 816, 51);
+  attention("suffix pi05", Suffix, 1, 50, 968, 50);
+  attention("suffix pi05", Suffix, 8, 50, 968, 50);
+  attention("suffix, horizon 10", Suffix, 1, 10, 788, 10);
+  for (const int rows : {1, 2, 4}) {
+    attention("tiled", LaunchTiledAttention, rows, 50, 816, 51);
+    attention("warpgroup", LaunchWarpgroupAttention, rows, 50, 816, 51);
+  }
+  for (const int rows : {1, 2, 4, 8}) {
+    attention("prefix pi0", LaunchWarpgroupAttention, rows, 816, 816, 0);
+  }
+  attention("prefix pi0, 2 cameras", LaunchWarpgroupAttention, 1, 560, 560, 0);
+  attention("prefix pi05", LaunchWarpgroupAttention, 1, 968, 968, 0);
   for (const int rows : {50, 400, 3200}) {
     cases.push_back([=] {
       return NormCase("add + RMSNorm", LaunchAddRmsNorm, rows, 1024);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/kernels/attention.h"
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
 
@@ -54,7 +55,20 @@ Inputs Draw(const Shape& s, const std::vector<int>& labels) {
   return in;
 }
 
-std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
+using Kernel = cudaError_t (*)(const AttentionArgs&, cudaStream_t);
+
+cudaError_t Chosen(const AttentionArgs& args, cudaStream_t stream) {
+  return LaunchSuffixAttention(args, stream);
+}
+
+// What serves a shape, and all that could.
+std::vector<Kernel> KernelsFor(const Shape& s) {
+  if (s.head_dim != 256) return {Chosen};
+  return {Chosen, LaunchTiledAttention, LaunchWarpgroupAttention};
+}
+
+std::vector<Bf16> Result(const Shape& s, const Inputs& in,
+                         Kernel kernel = Chosen) {
   DeviceArray<Bf16> q(in.q);
   const auto cached = [&](const std::vector<Bf16>& rows) {
     std::vector<Bf16> all(
@@ -67,7 +81,7 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   DeviceArray<Bf16> out(static_cast<std::size_t>(s.rows()) * s.tokens *
                         s.width());
   DeviceArray<int> start(s.start);
-  SuffixAttentionArgs args;
+  AttentionArgs args;
   args.q = q.data();
   args.token_stride = s.stride();
   args.cache_k = k.data();
@@ -82,7 +96,7 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   args.cache_len = s.cache_len;
   args.key_extra = s.key_extra;
   args.first_token = s.first_token;
-  EXPECT_EQ(LaunchSuffixAttention(args, nullptr), cudaSuccess);
+  EXPECT_EQ(kernel(args, nullptr), cudaSuccess);
   return out.Get();
 }
 
@@ -113,7 +127,10 @@ std::vector<int> Labels(int rows) {
 
 void ExpectTwin(const Shape& s, const std::string& what) {
   const Inputs in = Draw(s, Labels(s.rows()));
-  ExpectWithin(Result(s, in), Twin(s, in), what);
+  const auto want = Twin(s, in);
+  for (const Kernel kernel : KernelsFor(s)) {
+    ExpectWithin(Result(s, in, kernel), want, what);
+  }
 }
 
 using SuffixAttentionTest = KernelTest;
@@ -210,35 +227,44 @@ TEST_F(SuffixAttentionTest, AMicroWaveReadsItsOwnRowsOfTheCache) {
   ExpectTwin(s, "rows 3 and 4");
 }
 
+void ExpectIndependentRows(int rows, Kernel kernel) {
+  Shape s;
+  s.cache_len = 867;
+  s.key_extra = 51;
+  for (int r = 0; r < rows; ++r) s.start.push_back(816 - r * 101 % 700);
+  const std::size_t row_size = static_cast<std::size_t>(s.tokens) * s.width();
+  auto labels = Labels(rows);
+  const auto before = Result(s, Draw(s, labels), kernel);
+  // The first row becomes the last, among others of other lengths.
+  Shape moved = s;
+  std::reverse(labels.begin(), labels.end());
+  for (int r = 0; r + 1 < rows; ++r) moved.start[r] = r * 59 % 800;
+  moved.start.back() = s.start[0];
+  const auto after = Result(moved, Draw(moved, labels), kernel);
+  const std::vector<Bf16> first(before.begin(), before.begin() + row_size);
+  const std::vector<Bf16> last(after.end() - row_size, after.end());
+  EXPECT_TRUE(SameBits(first, last)) << rows << " rows";
+}
+
 TEST_F(SuffixAttentionTest, ARowsBitsDependOnItselfAlone) {
   for (const int rows : {2, 4, 8, 16}) {
-    Shape s;
-    s.cache_len = 867;
-    s.key_extra = 51;
-    for (int r = 0; r < rows; ++r) s.start.push_back(816 - r * 101 % 700);
-    const std::size_t row_size = static_cast<std::size_t>(s.tokens) * s.width();
-    const auto labels = Labels(rows);
-    const auto before = Result(s, Draw(s, labels));
-    // The first row becomes the last, among others of other lengths.
-    Shape moved = s;
-    auto moved_labels = labels;
-    std::reverse(moved_labels.begin(), moved_labels.end());
-    for (int r = 0; r + 1 < rows; ++r) moved.start[r] = r * 59 % 800;
-    moved.start.back() = s.start[0];
-    const auto after = Result(moved, Draw(moved, moved_labels));
-    const std::vector<Bf16> first(before.begin(), before.begin() + row_size);
-    const std::vector<Bf16> last(after.end() - row_size, after.end());
-    EXPECT_TRUE(SameBits(first, last)) << rows << " rows";
+    for (const Kernel kernel : KernelsFor({})) {
+      ExpectIndependentRows(rows, kernel);
+    }
   }
 }
 
 TEST_F(SuffixAttentionTest, ReplayIsBitIdentical) {
   Shape s;
-  s.start = {816};
+  s.start = {816, 700};
   s.cache_len = 866;
-  const Inputs in = Draw(s, {1});
-  const auto once = Result(s, in);
-  for (int i = 0; i < 20; ++i) EXPECT_TRUE(SameBits(once, Result(s, in)));
+  const Inputs in = Draw(s, {1, 2});
+  for (const Kernel kernel : KernelsFor(s)) {
+    const auto once = Result(s, in, kernel);
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_TRUE(SameBits(once, Result(s, in, kernel)));
+    }
+  }
 }
 
 TEST_F(SuffixAttentionTest, LargeScoresDoNotOverflow) {

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/prefix_attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+using PrefixAttentionTest = KernelTest;
+
+constexpr int kHeads = 8;
+
+struct Shape {
+  std::vector<int> length;  // one a row
+  int tokens;
+  int cache_len;
+  int head_dim = 256;
+
+  int rows() const { return static_cast<int>(length.size()); }
+  std::size_t stride() const { return (kHeads + 2) * head_dim; }
+  std::size_t cache() const {
+    return static_cast<std::size_t>(cache_len) * head_dim;
+  }
+};
+
+struct Inputs {
+  explicit Inputs(const Shape& s)
+      : q(NormalBf16(s.rows() * s.tokens * s.stride(), 1, 1.5f)),
+        k(NormalBf16(s.rows() * s.cache(), 2, 1.5f)),
+        v(NormalBf16(s.rows() * s.cache(), 3)) {
+    // Keys that nobody may see.
+    const Bf16 nan =
+        __float2bfloat16_rn(std::numeric_limits<float>::quiet_NaN());
+    for (int r = 0; r < s.rows(); ++r) {
+      for (auto* cache : {&k, &v}) {
+        std::fill(cache->begin() + r * s.cache() + s.length[r] * s.head_dim,
+                  cache->begin() + (r + 1) * s.cache(), nan);
+      }
+    }
+  }
+  std::vector<Bf16> q, k, v;
+};
+
+std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
+  DeviceArray<Bf16> q(in.q), k(in.k), v(in.v);
+  DeviceArray<Bf16> out(static_cast<std::size_t>(s.rows()) * s.tokens * kHeads *
+                        s.head_dim);
+  DeviceArray<int> length(s.length);
+  PrefixAttentionArgs args;
+  args.q = q.data();
+  args.token_stride = static_cast<long>(s.stride());
+  args.cache_k = k.data();
+  args.cache_v = v.data();
+  args.prefix_len = length.data();
+  args.out = out.data();
+  args.rows = s.rows();
+  args.tokens = s.tokens;
+  args.heads = kHeads;
+  args.head_dim = s.head_dim;
+  args.cache_len = s.cache_len;
+  EXPECT_EQ(LaunchPrefixAttention(args, nullptr), cudaSuccess);
+  return out.Get();
+}
+
+void ExpectTwin(const Shape& s) {
+  const Inputs in(s);
+  const auto got = Result(s, in);
+  const std::size_t row_size =
+      static_cast<std::size_t>(s.tokens) * kHeads * s.head_dim;
+  for (int r = 0; r < s.rows(); ++r) {
+    const auto k = Widen(in.k.data() + r * s.cache(), s.cache());
+    const auto v = Widen(in.v.data() + r * s.cache(), s.cache());
+    const int queries = s.length[r] * kHeads;
+    std::vector<Expected> want(static_cast<std::size_t>(queries) * s.head_dim);
+    ParallelFor(queries, [&](int i) {
+      const std::size_t token =
+          static_cast<std::size_t>(r) * s.tokens + i / kHeads;
+      Attend(Widen(in.q.data() + token * s.stride() + i % kHeads * s.head_dim,
+                   s.head_dim),
+             k, v, s.length[r], want.data() + i * s.head_dim);
+    });
+    const auto begin = got.begin() + r * row_size;
+    ExpectWithin(std::vector<Bf16>(begin, begin + want.size()), want,
+                 "row " + std::to_string(r));
+    for (auto it = begin + want.size(); it != begin + row_size; ++it) {
+      ASSERT_TRUE(std::isfinite(Value(*it))) << "padding of row " << r;
+    }
+  }
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinAtOneRow) {
+  ExpectTwin({{816}, 816, 867});
+  ExpectTwin({{788}, 816, 867});
+  ExpectTwin({{968}, 968, 1018});
+  ExpectTwin({{560}, 560, 611});
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinInAMixedWave) {
+  ExpectTwin({{816, 519, 1, 268}, 816, 867});
+  ExpectTwin({{300, 64, 65, 129, 128, 127, 17, 5}, 304, 360});
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinAtTheTinyVariants) {
+  ExpectTwin({{816, 300}, 816, 827, 32});
+  ExpectTwin({{968}, 968, 975, 32});
+}
+
+TEST_F(PrefixAttentionTest, ARowsBitsDependOnItselfAlone) {
+  const Shape s{{400, 300, 408, 7}, 408, 460};
+  const Inputs in(s);
+  const auto before = Result(s, in);
+  // The first and the last row change places, the others shrink.
+  Shape moved{{7, 11, 12, 400}, 408, 460};
+  Inputs swapped = in;
+  const auto swap = [&](std::vector<Bf16>& values) {
+    const std::size_t row = values.size() / 4;
+    std::swap_ranges(values.begin(), values.begin() + row, values.end() - row);
+  };
+  swap(swapped.q);
+  swap(swapped.k);
+  swap(swapped.v);
+  const auto after = Result(moved, swapped);
+  const std::size_t used = 400 * kHeads * 256;
+  const std::size_t row = before.size() / 4;
+  EXPECT_EQ(
+      std::memcmp(before.data(), after.data() + 3 * row, used * sizeof(Bf16)),
+      0);
+  EXPECT_TRUE(SameBits(before, Result(s, in)));
+}
+
+}  // namespace
+}  // namespace piserve::kernels
