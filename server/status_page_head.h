@@ -71,10 +71,11 @@ a{color:var(--a)}
 footer{margin-top:14px;color:var(--dim)}
 @media(max-width:900px){.tiles{grid-template-columns:repeat(3,1fr)}
 .grid{grid-template-columns:1fr}}
+@media(max-width:700px){.models th:nth-child(n+4),.models td:nth-child(n+4)
+{display:none}}
 @media(max-width:480px){main{padding:14px 10px}
 .tiles{grid-template-columns:1fr 1fr;gap:8px}.tile b{font-size:20px}
-td.bar{width:22%}.models th:nth-child(n+4),.models td:nth-child(n+4)
-{display:none}}
+td.bar{width:22%}}
 </style></head><body>
 )html";
 
