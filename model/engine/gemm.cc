@@ -72,9 +72,11 @@ struct Gemm::Descriptors {
                                          &transposed, sizeof(transposed)),
           cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_EPILOGUE,
                                          &epilogue, sizeof(epilogue)),
-          cublasLtMatmulDescSetAttribute(d->op,
-                                         CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
-                                         &bias_type, sizeof(bias_type)),
+          s.epilogue == Epilogue::kNone
+              ? CUBLAS_STATUS_SUCCESS
+              : cublasLtMatmulDescSetAttribute(
+                    d->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type,
+                    sizeof(bias_type)),
           cublasLtMatrixLayoutCreate(&d->w, CUDA_R_16BF, s.k, s.n, s.k),
           cublasLtMatrixLayoutCreate(&d->x, CUDA_R_16BF, s.k, s.m, s.k),
           cublasLtMatrixLayoutCreate(&d->y, OutputType(s), s.n, s.m, s.n)}) {

@@ -173,16 +173,17 @@ absl::Status Network::Load(const HostWave& wave, const WaveShape& shape,
 }
 
 absl::Status Network::Enqueue(const HostWave& wave, const WaveShape& shape,
-                              Execution execution, const Mark& mark) {
+                              const WaveLayout& layout, Execution execution,
+                              const Mark& mark) {
   const c10::InferenceMode inference;
   const c10::cuda::CUDAStreamGuard guard(stream_);
   if (execution == Execution::kEager) {
     gemms_->set_unknown(GemmBook::Unknown::kTime);
   }
-  const WaveLayout layout = LayoutOf(shape);
   const PrefixShape& prefix = layout.prefix;
   mark(Stage::kBegin);
   absl::Status status = Load(wave, shape, layout);
+  mark(Stage::kLoad);
   for (int i = 0; i < layout.micro_waves && status.ok(); ++i) {
     status = Execute(&vision_[prefix], execution,
                      [&](Launcher& l) { EnqueueVision(context(), prefix, l); });

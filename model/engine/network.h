@@ -36,7 +36,7 @@ struct HostWave {
 };
 
 // Stage of a wave, as marks on the stream tell it.
-enum class Stage { kBegin, kVision, kPrefill, kDenoise, kEnd };
+enum class Stage { kBegin, kLoad, kVision, kPrefill, kDenoise, kEnd };
 
 // Called where a stage of a wave has just been enqueued.
 using Mark = std::function<void(Stage)>;
@@ -70,7 +70,14 @@ class Network {
   // Enqueues a wave and the copy of its actions to the host. `wave` stays
   // untouched until the stream has passed.
   absl::Status Enqueue(const HostWave& wave, const WaveShape& shape,
-                       Execution execution, const Mark& mark);
+                       Execution execution, const Mark& mark) {
+    return Enqueue(wave, shape, LayoutOf(shape), execution, mark);
+  }
+  // In a layout of fewer micro-waves the last rows keep the prefix of an
+  // earlier wave: for trying graphs out.
+  absl::Status Enqueue(const HostWave& wave, const WaveShape& shape,
+                       const WaveLayout& layout, Execution execution,
+                       const Mark& mark);
 
   WaveLayout LayoutOf(const WaveShape& shape) const {
     return LayOut(sizes_, shape);

@@ -2,45 +2,22 @@
 #include "model/reference/wave_worker.h"
 
 #include <algorithm>
-#include <cmath>
 #include <exception>
-#include <limits>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "model/error.h"
 #include "model/reference/slot_pool.h"
+#include "model/row_check.h"
 
 namespace piserve::reference {
 namespace {
-
-// Whatever was computed, nobody shall mistake it for actions.
-void Withhold(std::span<float> actions) {
-  std::fill(actions.begin(), actions.end(),
-            std::numeric_limits<float>::quiet_NaN());
-}
 
 void FailWave(const absl::Status& status, HeapSlot* slot, WaveResult& result) {
   for (int i = 0; i < result.row_status.size(); ++i) {
     result.row_status[i] = status;
     if (slot != nullptr && i < slot->capacity()) Withhold(slot->actions(i));
   }
-}
-
-absl::Status CheckFinite(std::span<const float> actions) {
-  for (int i = 0; i < actions.size(); ++i) {
-    if (std::isfinite(actions[i])) continue;
-    return WithReason(
-        absl::InternalError(absl::StrCat("actions: element ", i, " is ",
-                                         actions[i], ", want finite")),
-        "NON_FINITE_OUTPUT");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DeviceFault(absl::string_view what) {
-  return WithReason(absl::InternalError(what), "DEVICE_FAULT");
 }
 
 }  // namespace
@@ -117,28 +94,13 @@ absl::Status WaveWorker::CheckWave(const HeapSlot* slot,
   return absl::OkStatus();
 }
 
-absl::Status WaveWorker::CheckRow(const SlotRow& row) const {
-  const int count = *row.token_count;
-  if (count < 0 || count > variant_.max_token_len) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tokens: got ", count, ", want 0 to ", variant_.max_token_len));
-  }
-  for (int i = 0; i < count; ++i) {
-    if (row.tokens[i] >= 0 && row.tokens[i] < variant_.vocab) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("tokens[", i, "]: got ", row.tokens[i], ", want 0 to ",
-                     variant_.vocab - 1));
-  }
-  return absl::OkStatus();
-}
-
 void WaveWorker::RunRows(HeapSlot& slot, const WaveShape& shape,
                          WaveResult& result) {
   RowTimes total;
   for (int i = 0; i < shape.rows; ++i) {
     const SlotRow row = slot.row(i);
     absl::Status& status = result.row_status[i];
-    status = CheckRow(row);
+    status = CheckRow(variant_, row);
     if (status.ok()) {
       const RowTimes times = run_row_(row, shape.steps, slot.actions(i));
       total.vision += times.vision;

@@ -54,7 +54,6 @@ class WaveWorker {
   void Work();
   WaveResult Run(Wave wave);
   absl::Status CheckWave(const HeapSlot* slot, const WaveShape& shape) const;
-  absl::Status CheckRow(const SlotRow& row) const;
   void RunRows(HeapSlot& slot, const WaveShape& shape, WaveResult& result);
 
   const Variant variant_;
