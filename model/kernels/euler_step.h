@@ -26,18 +26,20 @@ struct EulerStepArgs {
   SuffixTokens z_tokens;
   Activation activation = Activation::kNone;
   int rows = 0;
-  int width = 0;     // a multiple of 8, at most 2048
+  int width = 0;     // a multiple of 8, at most 1024
   int dim = 0;       // a multiple of 4, at most 32
-  int in_width = 0;  // a multiple of 4
+  int in_width = 0;  // a multiple of 4, at most 1024
 };
 
 // One Euler step and the projection that the next one starts with:
 //   v = W_out h + b; x = x + dt * v (product and sum rounded apart)
 //   z = bf16(activation(W_in x + offset))
 // in FP32; z after the last step is of no use. The step index is only read.
-// Clusters of four CTAs share a few tokens: each makes a quarter of v and, from
-// all of x, a quarter of z. Bound by latency and by the weights' way from L2.
-// Source: openpi models_pytorch/pi0_pytorch.py, sample_actions, embed_suffix.
+// Clusters of four CTAs pass over the tokens: each CTA makes a quarter of v
+// and, from all of x, a quarter of z, with its share of both weights in
+// registers, read before the kernel waits for its predecessor: nothing enqueued
+// shortly before may write them. Bound by latency. Source: openpi
+// models_pytorch/pi0_pytorch.py, sample_actions, embed_suffix.
 cudaError_t LaunchEulerStep(const EulerStepArgs& args, cudaStream_t stream);
 
 }  // namespace piserve::kernels

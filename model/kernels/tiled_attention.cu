@@ -204,7 +204,7 @@ __device__ float RaiseMaximum(const float* reduce, float& maximum) {
 #pragma unroll
   for (int w = 0; w < kKeyWarps; ++w) raised = fmaxf(raised, reduce[w]);
   // No key of this row yet: keep zeros as zeros.
-  const float factor = raised == -INFINITY ? 1 : exp2f(maximum - raised);
+  const float factor = raised == -INFINITY ? 1 : Exp2(maximum - raised);
   maximum = raised;
   return factor;
 }
@@ -217,8 +217,8 @@ __device__ float StoreWeights(const float (&s)[kTiles][4], int r, float maximum,
   float sum = 0;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
-    const float p0 = exp2f(s[n][2 * r] - shift);
-    const float p1 = exp2f(s[n][2 * r + 1] - shift);
+    const float p0 = Exp2(s[n][2 * r] - shift);
+    const float p1 = Exp2(s[n][2 * r + 1] - shift);
     sum += p0 + p1;
     *reinterpret_cast<__nv_bfloat162*>(p_row + n * 8) =
         __floats2bfloat162_rn(p0, p1);
@@ -259,7 +259,7 @@ __device__ void Merge(const SuffixAttentionArgs& a, int row, int first,
     for (int s = 0; s < kMaxSplits; ++s) {
       if (s >= splits) break;
       const float weight =
-          part[s].x == -INFINITY ? 0 : exp2f(part[s].x - maximum);
+          part[s].x == -INFINITY ? 0 : Exp2(part[s].x - maximum);
       total += weight * part[s].y;
       sum.x += weight * value[s].x;
       sum.y += weight * value[s].y;

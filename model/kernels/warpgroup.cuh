@@ -26,18 +26,23 @@ __device__ inline std::uint64_t Descriptor(std::uint32_t address, int leading,
          static_cast<std::uint64_t>(stride >> 4) << 32;
 }
 
-// 16 columns from `column` on of a tile whose rows are the M or N side.
-__device__ inline std::uint64_t RowsDescriptor(std::uint32_t tile, int rows,
-                                               int column) {
-  const int offset = column / 64 * rows * 128 + column % 64 * 2;
-  return Descriptor(tile + offset, 16, 1024);
+// A tile of which rows are the M or N side, or columns the N side.
+__device__ inline std::uint64_t RowsTile(std::uint32_t tile) {
+  return Descriptor(tile, 16, 1024);
+}
+__device__ inline std::uint64_t ColumnsTile(std::uint32_t tile, int rows) {
+  return Descriptor(tile, rows * 128, 1024);
 }
 
-// 16 rows from `row` on, a multiple of 8, of a tile whose columns are the N
-// side.
-__device__ inline std::uint64_t ColumnsDescriptor(std::uint32_t tile, int rows,
-                                                  int row) {
-  return Descriptor(tile + row * 128, rows * 128, 1024);
+// 16 columns from `column` on of a tile of `rows` rows.
+__device__ inline std::uint64_t AtColumn(std::uint64_t tile, int rows,
+                                         int column) {
+  return tile + ((column / 64 * rows * 128 + column % 64 * 2) >> 4);
+}
+
+// 16 rows from `row` on, a multiple of 8.
+__device__ inline std::uint64_t AtRow(std::uint64_t tile, int row) {
+  return tile + (row * 128 >> 4);
 }
 
 __device__ inline void WgmmaFence() {

@@ -133,7 +133,9 @@ struct Consumer {
   float maximum[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0, 0};
   int limit[2];  // keys from here on are hidden from the row
-  int group = threadIdx.x / kGroup - 1;
+  // The same for a warp: from a shuffle the compiler knows it, and keeps what
+  // follows from it in uniform registers.
+  int group = __shfl_sync(~0u, threadIdx.x / kGroup, 0) - 1;
   int lane = threadIdx.x % 32;
   int row = threadIdx.x % kGroup / 32 * 16 + lane / 4;
 };
@@ -157,47 +159,79 @@ __device__ void LoadQueries(const AttentionArgs& a, const Work& w, int group,
   }
 }
 
-__device__ void Scores(std::uint32_t q, std::uint32_t k, float (&s)[32]) {
-  // Sixteen descriptors made anew cost less than their registers.
-  asm volatile("" : "+r"(q));
+__device__ void Scores(std::uint64_t q, std::uint64_t k, float (&s)[32]) {
   WgmmaFence();
 #pragma unroll
   for (int d = 0; d < kDim; d += 16) {
-    Wgmma64x64(s, RowsDescriptor(q, kGroupRows, d), RowsDescriptor(k, kKeys, d),
-               d != 0);
+    Wgmma64x64(s, AtColumn(q, kGroupRows, d), AtColumn(k, kKeys, d), d != 0);
   }
   WgmmaCommit();
   WgmmaWait();
 }
 
+// The warpgroups take turns at their scores, so that one is in its softmax
+// while the other has the tensor cores.
+__device__ void AwaitTurn(int group) {
+  if (group == 0) {
+    asm volatile("bar.sync 4, %0;" ::"n"(kConsumers * kGroup) : "memory");
+  } else {
+    asm volatile("bar.sync 5, %0;" ::"n"(kConsumers * kGroup) : "memory");
+  }
+}
+__device__ void GiveTurn(int group) {
+  if (group == 0) {
+    asm volatile("bar.arrive 4, %0;" ::"n"(kConsumers * kGroup) : "memory");
+  } else {
+    asm volatile("bar.arrive 5, %0;" ::"n"(kConsumers * kGroup) : "memory");
+  }
+}
+
+// A thread's 32 scores are 16 of each of its two rows, in pairs.
+__device__ constexpr int ScoreAt(int r, int i) {
+  return i / 2 * 4 + 2 * r + i % 2;
+}
+
+// The row's maximum, in units of log 2, raised to this tile's.
+__device__ float RaisedMaximum(const Consumer& c, float (&s)[32], float scale,
+                               int first, int r) {
+  const int key = first + c.lane % 4 * 2;
+  float raised = -INFINITY;
+  if (first + kKeys > c.limit[r]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      if (key + i / 2 * 8 + i % 2 >= c.limit[r]) s[ScoreAt(r, i)] = -INFINITY;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 16; ++i) raised = fmaxf(raised, s[ScoreAt(r, i)]);
+  raised = fmaxf(raised, __shfl_xor_sync(~0u, raised, 1));
+  raised = fmaxf(raised, __shfl_xor_sync(~0u, raised, 2));
+  return fmaxf(c.maximum[r], raised * scale);
+}
+
 // Scores to weights in place; `out` and the sums move to the new maximum.
 __device__ void Softmax(Consumer& c, float (&s)[32], float scale, int first) {
-  const int key = first + c.lane % 4 * 2;
+  float factor[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float raised = c.maximum[r];
-    const bool hides = first + kKeys > c.limit[r];
-#pragma unroll
-    for (int i = 2 * r; i < 32; i += i % 2 == 0 ? 1 : 3) {
-      s[i] *= scale;
-      if (hides && key + i / 4 * 8 + i % 2 >= c.limit[r]) s[i] = -INFINITY;
-      raised = fmaxf(raised, s[i]);
-    }
-    raised = fmaxf(raised, __shfl_xor_sync(~0u, raised, 1));
-    raised = fmaxf(raised, __shfl_xor_sync(~0u, raised, 2));
+    const float raised = RaisedMaximum(c, s, scale, first, r);
     // No key of this row yet: keep zeros as zeros.
     const float shift = raised == -INFINITY ? 0 : raised;
-    const float factor = exp2f(c.maximum[r] - shift);
+    factor[r] = Exp2(c.maximum[r] - shift);
     c.maximum[r] = raised;
-    c.sum[r] *= factor;
+    float sum = 0;
 #pragma unroll
-    for (int i = 2 * r; i < 32; i += i % 2 == 0 ? 1 : 3) {
-      s[i] = exp2f(s[i] - shift);
-      c.sum[r] += s[i];
+    for (int i = 0; i < 16; ++i) {
+      float& score = s[ScoreAt(r, i)];
+      score = Exp2(score * scale - shift);
+      sum += score;
     }
-#pragma unroll
-    for (int i = 2 * r; i < 128; i += i % 2 == 0 ? 1 : 3) c.out[i] *= factor;
+    c.sum[r] = c.sum[r] * factor[r] + sum;
   }
+  // Exact to leave out: most tiles raise no maximum.
+  if (!__any_sync(~0u, factor[0] != 1 || factor[1] != 1)) return;
+#pragma unroll
+  for (int i = 0; i < 128; ++i) c.out[i] *= factor[i / 2 % 2];
 }
 
 __device__ std::uint32_t PackPair(float a, float b) {
@@ -206,7 +240,7 @@ __device__ std::uint32_t PackPair(float a, float b) {
 }
 
 // out += p v. A fragment of two neighbouring score tiles is one of p.
-__device__ void AddValues(Consumer& c, const float (&s)[32], std::uint32_t v) {
+__device__ void AddValues(Consumer& c, const float (&s)[32], std::uint64_t v) {
   std::uint32_t p[kKeys / 16][4];
 #pragma unroll
   for (int i = 0; i < kKeys / 4; ++i) {
@@ -215,7 +249,7 @@ __device__ void AddValues(Consumer& c, const float (&s)[32], std::uint32_t v) {
   WgmmaFence();
 #pragma unroll
   for (int k = 0; k < kKeys / 16; ++k) {
-    Wgmma64x256(c.out, p[k], ColumnsDescriptor(v, kKeys, k * 16));
+    Wgmma64x256(c.out, p[k], AtRow(v, k * 16));
   }
   WgmmaCommit();
   WgmmaWait();
@@ -235,17 +269,20 @@ __device__ void Consume(const AttentionArgs& a, const Work& w, float scale,
     c.limit[r] = first_token ? min(w.visible_first, w.end) : w.end;
   }
   LoadQueries(a, w, c.group, shared.q[c.group]);
-  const std::uint32_t q = SharedAddress(shared.q[c.group]);
+  const std::uint64_t q = RowsTile(SharedAddress(shared.q[c.group]));
   const int tiles = w.Tiles();
+  if (c.group == 1 && tiles > 0) GiveTurn(0);
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % kStages, parity = tile / kStages % 2;
     float s[32];
     BarrierWait(&shared.full_k[stage], parity);
-    Scores(q, SharedAddress(shared.k[stage]), s);
+    AwaitTurn(c.group);
+    Scores(q, RowsTile(SharedAddress(shared.k[stage])), s);
+    if (c.group == 0 || tile + 1 < tiles) GiveTurn(1 - c.group);
     Release(&shared.empty_k[stage], c.lane);
     Softmax(c, s, scale, w.begin + tile * kKeys);
     BarrierWait(&shared.full_v[stage], parity);
-    AddValues(c, s, SharedAddress(shared.v[stage]));
+    AddValues(c, s, ColumnsTile(SharedAddress(shared.v[stage]), kKeys));
     Release(&shared.empty_v[stage], c.lane);
   }
   for (int r = 0; r < 2; ++r) {
@@ -296,7 +333,7 @@ __device__ void StorePartial(Shared& shared, const Consumer& c) {
 __device__ void Merge(const AttentionArgs& a, const Work& w, Shared& shared) {
   auto cluster = cooperative_groups::this_cluster();
   const int splits = static_cast<int>(cluster.num_blocks());
-  const int share = kRows / splits;
+  const int share = (kRows + splits - 1) / splits;
   const int first = static_cast<int>(cluster.block_rank()) * share;
   auto* partial = reinterpret_cast<float*>(shared.k);
   __nv_bfloat16* out = a.out + static_cast<long>(w.row) * w.queries * kDim;
@@ -305,7 +342,7 @@ __device__ void Merge(const AttentionArgs& a, const Work& w, Shared& shared) {
     const int local = first + i / (kDim / 4);
     const int column = i % (kDim / 4) * 4;
     const int query = w.first_query + local;
-    if (query >= w.queries) break;
+    if (local >= kRows || query >= w.queries) break;
     float2 state[kMaxSplits];
     float4 value[kMaxSplits];
     float maximum = -INFINITY;
@@ -323,7 +360,7 @@ __device__ void Merge(const AttentionArgs& a, const Work& w, Shared& shared) {
     for (int s = 0; s < kMaxSplits; ++s) {
       if (s >= splits) break;
       const float weight =
-          state[s].x == -INFINITY ? 0 : exp2f(state[s].x - maximum);
+          state[s].x == -INFINITY ? 0 : Exp2(state[s].x - maximum);
       total += weight * state[s].y;
       sum.x += weight * value[s].x;
       sum.y += weight * value[s].y;
@@ -395,7 +432,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // waves of CTAs times a CTA's tiles and what it costs besides.
 int Splits(int ctas, int keys) {
   int best = 1, best_cost = 1 << 30;
-  for (int splits = 1; splits <= kMaxSplits; splits *= 2) {
+  for (const int splits : {1, 2, 3, 4, 6, kMaxSplits}) {
     const int resident = splits <= 2 ? 132 : 120;
     const int waves = (ctas * splits + resident - 1) / resident;
     const int tiles = (keys + splits * kKeys - 1) / (splits * kKeys);

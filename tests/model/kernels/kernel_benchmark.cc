@@ -289,7 +289,7 @@ std::vector<std::function<KernelCase()>> Cases() {
   attention("suffix pi05", Suffix, 1, 50, 968, 50);
   attention("suffix pi05", Suffix, 8, 50, 968, 50);
   attention("suffix, horizon 10", Suffix, 1, 10, 788, 10);
-  for (const int rows : {1, 2, 4}) {
+  for (const int rows : {1, 2, 4, 8}) {
     attention("tiled", LaunchTiledAttention, rows, 50, 816, 51);
     attention("warpgroup", LaunchWarpgroupAttention, rows, 50, 816, 51);
   }
