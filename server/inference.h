@@ -17,7 +17,7 @@
 
 namespace piserve::server {
 
-// One request, free of any transport. Produced by a codec (gRPC today), judged
+// One request, free of any transport. Produced by a front's codec, judged
 // and answered by Inference.
 struct InferenceRequest {
   std::string policy;        // empty: the only one
