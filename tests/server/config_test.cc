@@ -39,6 +39,7 @@ TEST(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config.listeners.probe, "127.0.0.1:50052");
   EXPECT_EQ(config.listeners.admin, "127.0.0.1:50053");
   EXPECT_EQ(config.listeners.http, "127.0.0.1:9464");
+  EXPECT_EQ(config.listeners.websocket, "");
   EXPECT_EQ(config.limits.rows, 128);
   EXPECT_EQ(config.limits.bytes, std::size_t{512} << 20);
   EXPECT_EQ(config.limits.predicted, absl::Milliseconds(250));
@@ -146,6 +147,25 @@ TEST(ConfigTest, ApiKeyIsAHash) {
   const Config config =
       *Parse("api_keys { identity: 'a' key_sha256: '" + hash + "' }");
   EXPECT_EQ(config.api_keys[0].key_sha256, std::string(64, 'a'));
+}
+
+TEST(ConfigTest, WebsocketIsOffUnlessNamedAndPlainTextOnLoopback) {
+  const auto at = Parse("listeners { websocket: '127.0.0.1:8000' }");
+  ASSERT_TRUE(at.ok()) << at.status();
+  EXPECT_EQ(at->listeners.websocket, "127.0.0.1:8000");
+  EXPECT_EQ(at->limits.websocket_connections, 64);
+  EXPECT_EQ(at->limits.websocket_in_flight, 4);
+  const std::string open = "listeners { websocket: '0.0.0.0:8000' }";
+  EXPECT_THAT(Refusal(open), HasSubstr("listeners.websocket"));
+  EXPECT_THAT(Refusal(open + "tls { certificate: 'c' private_key: 'k' }"),
+              HasSubstr("plain text"));
+  EXPECT_TRUE(Parse(open + "allow_insecure: true").ok());
+  EXPECT_THAT(Refusal("listeners { websocket: '8000' }"),
+              HasSubstr("listeners.websocket"));
+  EXPECT_THAT(Refusal("limits { websocket_in_flight: 0 }"),
+              HasSubstr("limits.websocket_in_flight"));
+  EXPECT_THAT(Refusal("limits { websocket_connections: 0 }"),
+              HasSubstr("limits.websocket_connections"));
 }
 
 TEST(ConfigTest, MissingFileIsNamed) {
