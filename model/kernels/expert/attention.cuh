@@ -14,13 +14,13 @@ inline constexpr float kNoScore = -1e30f;
 inline constexpr float kScoreScale = 1.4426950408889634f / 16;
 
 struct AttentionPlace {
-  int split;        // two tiles
-  int half;         // of the value dimensions
-  int tile;         // this warpgroup's
-  bool live0, live1;     // per warpgroup: the tile holds keys
-  int slot;         // this warpgroup's first
-  int slots;        // both's
-  int suffix_slot;  // the last tile's first
+  int split;          // two tiles
+  int half;           // of the value dimensions
+  int tile;           // this warpgroup's
+  bool live0, live1;  // per warpgroup: the tile holds keys
+  int slot;           // this warpgroup's first
+  int slots;          // both's
+  int suffix_slot;    // the last tile's first
 };
 
 __device__ __forceinline__ AttentionPlace PlaceOf(const Block& b) {
@@ -46,80 +46,82 @@ __device__ __forceinline__ int SplitAt(const Block& b, const AttentionPlace& p,
 // tile behind the cached keys that share it.
 class SuffixTile {
  public:
-  __device__ __forceinline__ void Ask(const Block& b, const AttentionPlace& p,
-                                      int layer) {
-    Request(
-        v_, [&](int i) { return Address(b, p, layer, i); },
-        [&](int i) { return Live(b, i); });
+  __device__ __forceinline__ SuffixTile(const Block& b, const AttentionPlace& p,
+                                        int layer) {
+    const int thread = b.warp * 32 + b.lane;
+    first_ = thread >> 6;
+    const int tokens = b.horizon + (b.HasState() ? 1 : 0);
+    key_ = thread & 63;
+    live_ = key_ < tokens;
+    state_ = key_ == b.horizon && live_;
+    const int from = live_ ? key_ : 0;
+    const char* keys = b.mail + Workspace::kKey + from * 16;
+    const char* values =
+        b.mail + Workspace::kValue + 16 * p.half * (kRows * 16) + from * 16;
+    if (state_) {
+      keys = b.mail + Workspace::kState + layer * (64 * 16);
+      values = keys + (32 + 16 * p.half) * 16;
+    }
+    step_ = state_ ? 16 : kRows * 16;
+    keys_ = Opaque(keys + first_ * step_);
+    values_ = Opaque(values + first_ * step_);
+    Request(v_, [&](int i) { return Address(i); });
   }
   __device__ __forceinline__ void Place(const Block& b, const AttentionPlace& p,
-                                        int layer, unsigned tag) {
-    const int key = Key(b);
-    const bool state = key == b.horizon;
+                                        unsigned tag) {
     Settle(
-        v_, [&](int i) { return Address(b, p, layer, i); },
-        [&](int i) { return Live(b, i); }, state ? 0 : tag);
+        v_, [&](int i) { return Address(i); }, state_ ? 0 : tag);
     for (int s = 0; s < 3; ++s) {
       WaitFull(&b.shared.ring, p.suffix_slot + s);
     }
-    const int to = Overflow(b.prefix) + key;
+    const int to = TileAt(first_, Overflow(b.prefix) + key_);
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      if (!Live(b, i)) continue;
-      const int column = Column(b, i);
-      const int slot =
-          column < 32 ? p.suffix_slot + (column >> 4) : p.suffix_slot + 2;
-      char* tile = b.shared.slots + (slot % kSlots) * kSlotBytes;
-      *reinterpret_cast<uint4*>(tile + TileAt(column & 15, to)) = v_[i];
+    for (int s = 0; s < 3; ++s) {
+      const int slot = (p.suffix_slot + s) % kSlots;
+      char* tile = b.shared.slots + slot * kSlotBytes + to;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (live_) {
+          *reinterpret_cast<uint4*>(tile + TileAt(4 * i, 0)) = v_[4 * s + i];
+        }
+      }
     }
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     SyncMatrixThreads();
   }
 
  private:
-  static constexpr int kEach = 12;  // 48 groups x 64 keys, 256 threads
-
-  __device__ __forceinline__ static int Thread(const Block& b) {
-    return b.warp * 32 + b.lane;
-  }
-  __device__ __forceinline__ static int Key(const Block& b) {
-    return Thread(b) & 63;
-  }
-  // 0 .. 31 of keys, then 16 of this half's values.
-  __device__ __forceinline__ static int Column(const Block& b, int i) {
-    return (Thread(b) >> 6) + 4 * i;
-  }
-  __device__ __forceinline__ static bool Live(const Block& b, int) {
-    return Key(b) < b.horizon || (b.HasState() && Key(b) == b.horizon);
-  }
-  __device__ __forceinline__ static const char* Address(const Block& b,
-                                                        const AttentionPlace& p,
-                                                        int layer, int i) {
-    const int column = Column(b, i);
-    const int value = 16 * p.half + column - 32;
-    if (Key(b) == b.horizon) {
-      return b.mail + Workspace::kState +
-             (layer * 64 + (column < 32 ? column : 32 + value)) * 16;
-    }
-    const long base = column < 32 ? Workspace::kKey + column * (kRows * 16)
-                                  : Workspace::kValue + value * (kRows * 16);
-    return b.mail + base + Key(b) * 16;
+  // 32 groups of keys, then 16 of this half's values; a thread takes every
+  // fourth, of one token.
+  __device__ __forceinline__ const char* Address(int i) const {
+    return i < 8 ? keys_ + 4 * i * step_ : values_ + 4 * (i - 8) * step_;
   }
 
-  uint4 v_[kEach];
+  int first_, key_, step_;
+  bool live_, state_;
+  const char* keys_;
+  const char* values_;
+  uint4 v_[12];
 };
 
-// Row `row` may see key `key` of tile `tile`.
-__device__ __forceinline__ bool Sees(const Block& b, int tile, int row,
-                                     int key) {
-  if (tile < kCachedTiles) return tile * kTileKeys + key < b.prefix;
-  const int cached = Overflow(b.prefix);
-  if (key < cached) return true;
-  const int token = key - cached;
-  const bool has_state = b.HasState();
-  if (has_state && row == b.horizon) return token == b.horizon;
-  return token < b.horizon + (has_state ? 1 : 0);
-}
+// Which keys of a tile a token may see: those below `count` and not among the
+// `hidden` ones from `first` on (the actions, from Pi0's state token).
+struct Sight {
+  int count, first, hidden;
+
+  __device__ __forceinline__ Sight(const Block& b, int tile, int row) {
+    const int cached = Overflow(b.prefix);
+    const bool suffix = tile == kCachedTiles, has_state = b.HasState();
+    count = suffix ? cached + b.horizon + (has_state ? 1 : 0)
+                   : b.prefix - tile * kTileKeys;
+    first = cached;
+    hidden = suffix && has_state && row == b.horizon ? b.horizon : 0;
+  }
+  __device__ __forceinline__ bool Sees(int key) const {
+    return key < count &&
+           static_cast<unsigned>(key - first) >= static_cast<unsigned>(hidden);
+  }
+};
 
 // Scores s (64 tokens x 64 keys) to probabilities relative to the row's maximum
 // in this tile, as bf16 fragments; maximum and sum to shared.stats.
@@ -127,11 +129,12 @@ __device__ __forceinline__ void Softmax(const Block& b, int tile,
                                         float (&s)[32],
                                         std::uint32_t (&p)[16]) {
   float most[2] = {kNoScore, kNoScore}, sum[2] = {0, 0};
+  const Sight sight[2] = {Sight(b, tile, b.row0), Sight(b, tile, b.row0 + 8)};
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int key = 8 * (i >> 2) + 2 * b.quad + (i & 1);
     const int r = (i >> 1) & 1;
-    s[i] = Sees(b, tile, b.row0 + 8 * r, key) ? s[i] * kScoreScale : kNoScore;
+    s[i] = sight[r].Sees(key) ? s[i] * kScoreScale : kNoScore;
     most[r] = fmaxf(most[r], s[i]);
   }
 #pragma unroll
@@ -169,11 +172,11 @@ __device__ __forceinline__ void AttendTile(const Block& b,
   WaitFull(&b.shared.ring, place.slot + 1);
   __syncwarp();
   WgmmaFence();
+  const Operand keys[2] = {Operand(SlotAddress(b, place.slot), 1024, 128),
+                           Operand(SlotAddress(b, place.slot + 1), 1024, 128)};
 #pragma unroll
   for (int k = 0; k < 16; ++k) {
-    Wgmma(s, FragmentOf(q[k & ~1], q[k | 1], k & 1),
-          Descriptor(SlotAddress(b, place.slot + (k >> 3)) + (k & 7) * 2048,
-                     1024, 128));
+    Wgmma(s, AsFragment(q[k]), keys[k >> 3].After((k & 7) * 2048));
   }
   WgmmaCommit();
   WgmmaWait<0>();
@@ -183,13 +186,13 @@ __device__ __forceinline__ void AttendTile(const Block& b,
   Softmax(b, place.tile, s, p);
   WaitFull(&b.shared.ring, place.slot + 2);
   __syncwarp();
-  const std::uint32_t values = SlotAddress(b, place.slot + 2);
+  const Operand values(SlotAddress(b, place.slot + 2), 128, 1024);
   WgmmaFence();
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     WgmmaTransposed(
         o, Fragment{{p[4 * k], p[4 * k + 1], p[4 * k + 2], p[4 * k + 3]}},
-        Descriptor(values + k * 256, 128, 1024));
+        values.After(k * 256));
   }
   WgmmaCommit();
   WgmmaWait<0>();
@@ -197,7 +200,8 @@ __device__ __forceinline__ void AttendTile(const Block& b,
 }
 
 // Merges the warpgroups' results and sends them: [head, half][split] of 16
-// packets of 8 dimensions by row, and per row the maximum and the sum.
+// packets of 8 dimensions by row, and per row the maximum and the sum. Each
+// warpgroup finishes one of a lane's two rows.
 __device__ __forceinline__ void SendSplit(const Block& b,
                                           const AttentionPlace& p,
                                           const float (&o)[64], unsigned tag) {
@@ -205,46 +209,41 @@ __device__ __forceinline__ void SendSplit(const Block& b,
       reinterpret_cast<float4*>(b.shared.wide) + b.group * 1024 + b.thread;
   const float4* other = reinterpret_cast<float4*>(b.shared.wide) +
                         (1 - b.group) * 1024 + b.thread;
+  const bool upper = b.group == 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    mine[i * 128] = b.group == 0 ? make_float4(o[8 * i + 2], o[8 * i + 3],
-                                               o[8 * i + 6], o[8 * i + 7])
-                                 : make_float4(o[8 * i], o[8 * i + 1],
-                                               o[8 * i + 4], o[8 * i + 5]);
+    const float* v = o + 8 * i;
+    mine[i * 128] = upper ? make_float4(v[2], v[3], v[6], v[7])
+                          : make_float4(v[0], v[1], v[4], v[5]);
   }
   SyncMatrixThreads();
-  const float2 own = b.shared.stats[b.group][b.row];
-  const float2 far = b.shared.stats[1 - b.group][b.row];
+  const int row = b.row0 + 8 * b.group;
+  const float2 own = b.shared.stats[b.group][row];
+  const float2 far = b.shared.stats[1 - b.group][row];
   const float most = fmaxf(own.x, far.x);
   const float f = exp2f(own.x - most), h = exp2f(far.x - most);
-  if (b.row >= b.rows) return;
+  if (row >= b.rows) return;
   const int place = SplitAt(b, p, p.split);
   char* to = b.mail + Workspace::kSplit +
-             ((place * 16 + 4 * b.quad) * kRows + b.row) * 16L;
+             ((place * 16 + 4 * b.quad) * kRows + row) * 16;
 #pragma unroll
   for (int q = 0; q < 4; ++q) {
     float v[8];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float4 x = other[(2 * q + i) * 128];
-      v[4 * i] = (b.group == 0 ? o[16 * q + 8 * i] : o[16 * q + 8 * i + 2]);
-      v[4 * i + 1] =
-          (b.group == 0 ? o[16 * q + 8 * i + 1] : o[16 * q + 8 * i + 3]);
-      v[4 * i + 2] =
-          (b.group == 0 ? o[16 * q + 8 * i + 4] : o[16 * q + 8 * i + 6]);
-      v[4 * i + 3] =
-          (b.group == 0 ? o[16 * q + 8 * i + 5] : o[16 * q + 8 * i + 7]);
-      v[4 * i] = v[4 * i] * f + x.x * h;
-      v[4 * i + 1] = v[4 * i + 1] * f + x.y * h;
-      v[4 * i + 2] = v[4 * i + 2] * f + x.z * h;
-      v[4 * i + 3] = v[4 * i + 3] * f + x.w * h;
+      const float* w = o + 16 * q + 8 * i;
+      v[4 * i] = (upper ? w[0] : w[2]) * f + x.x * h;
+      v[4 * i + 1] = (upper ? w[1] : w[3]) * f + x.y * h;
+      v[4 * i + 2] = (upper ? w[4] : w[6]) * f + x.z * h;
+      v[4 * i + 3] = (upper ? w[5] : w[7]) * f + x.w * h;
     }
     StorePacket(to + q * (kRows * 16),
                 make_uint4(PackTagged(v[0], v[1], tag), PackBf16(v[2], v[3]),
                            PackBf16(v[4], v[5]), PackBf16(v[6], v[7])));
   }
   if (b.quad == 0) {
-    StorePacket(b.mail + Workspace::kSplitStats + (place * kRows + b.row) * 16L,
+    StorePacket(b.mail + Workspace::kSplitStats + (place * kRows + row) * 16,
                 make_uint4(tag, __float_as_uint(most),
                            __float_as_uint(own.y * f + far.y * h), 0));
   }
@@ -254,25 +253,19 @@ __device__ __forceinline__ void Attend(Block& b, int layer, unsigned tag) {
   const AttentionPlace p = PlaceOf(b);
   if (p.slots == 0) return;
   uint4 q[16];
-  const bool live0 = b.row0 < b.rows, live1 = b.row0 + 8 < b.rows;
-  const char* queries = b.mail + Workspace::kQuery +
-                        b.split * (kRows * kHeadDim * 2) +
-                        (b.row0 * 4 + b.quad) * 16;
-  const auto address = [&](int i) {
-    return queries + (i >> 1) * (kRows * 64) + (i & 1) * 512;
-  };
-  const auto live = [&](int i) { return (i & 1) == 0 ? live0 : live1; };
-  Request(q, address, live);
+  const char* from = Fragments(
+      b, b.mail + Workspace::kQuery + b.split * (kRows * kHeadDim * 2));
+  const auto address = [&](int k) { return from + k * kStepBytes; };
+  Request(q, address);
   if (p.split == kTiles / 2 - 1) {
-    SuffixTile suffix;
-    suffix.Ask(b, p, layer);
-    suffix.Place(b, p, layer, tag);
+    SuffixTile suffix(b, p, layer);
+    suffix.Place(b, p, tag);
   }
   float o[64];
 #pragma unroll
   for (int i = 0; i < 64; ++i) o[i] = 0;
   if (b.group == 0 ? p.live0 : p.live1) {
-    Settle(q, address, live, tag);
+    Settle(q, address, tag);
     AttendTile(b, p, q, o);
   } else if (b.quad == 0) {
     b.shared.stats[b.group][b.row0] = make_float2(kNoScore, 0);
@@ -286,32 +279,35 @@ __device__ __forceinline__ void Attend(Block& b, int layer, unsigned tag) {
 // projection.
 __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
   const AttentionPlace p = PlaceOf(b);
-  const int row = b.OwnRow(), late = b.lane & 1;
+  const bool row_live = b.OwnRow() < b.rows;
+  const int row = row_live ? b.OwnRow() : 0, late = b.lane & 1;
   const int packet = 2 * p.split + b.OwnHalf();
-  const bool row_live = row < b.rows;
+  // A dead split is read as the last one, and weighs nothing.
+  constexpr int kLast = kTiles / 2 - 1;
   const auto live = [&](int i) {
     const int split = 4 * late + i;
-    return row_live &&
-           (TileIsLive(2 * split, b.prefix) || split == kTiles / 2 - 1);
+    return split == kLast || TileIsLive(2 * split, b.prefix);
   };
+  const auto at = [&](int i) {
+    return SplitAt(b, p, live(i) ? 4 * late + i : kLast);
+  };
+  const char* value_base =
+      Opaque(b.mail + Workspace::kSplit + (packet * kRows + row) * 16);
+  const char* stats_base = Opaque(b.mail + Workspace::kSplitStats + row * 16);
   const auto values = [&](int i) {
-    return b.mail + Workspace::kSplit +
-           ((SplitAt(b, p, 4 * late + i) * 16 + packet) * kRows + row) * 16L;
+    return value_base + at(i) * (16 * kRows * 16);
   };
-  const auto stats = [&](int i) {
-    return b.mail + Workspace::kSplitStats +
-           (SplitAt(b, p, 4 * late + i) * kRows + row) * 16L;
-  };
+  const auto stats = [&](int i) { return stats_base + at(i) * (kRows * 16); };
   uint4 v[4], s[4];
-  Request(s, stats, live);
-  Request(v, values, live);
-  Settle(s, stats, live, tag);
-  Settle(v, values, live, tag);
+  Request(s, stats);
+  Request(v, values);
+  Settle(s, stats, tag);
+  Settle(v, values, tag);
   __syncwarp();
   float most = kNoScore;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if (live(i)) most = fmaxf(most, __uint_as_float(s[i].y));
+    most = fmaxf(most, __uint_as_float(s[i].y));
   }
   most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
   float total = 0, o[8] = {};
@@ -332,12 +328,23 @@ __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
   for (int k = 0; k < 8; ++k) {
     o[k] = (o[k] + __shfl_xor_sync(~0u, o[k], 1)) / total;
   }
-  if (late != 0 || !row_live) return;
-  const int column8 = 16 * p.half + packet;
-  StorePacket(b.mail + Workspace::kAttended + b.split * (kRows * kHeadDim * 2) +
-                  PacketAt(column8, row) * 16,
-              make_uint4(PackTagged(o[0], o[1], tag), PackBf16(o[2], o[3]),
-                         PackBf16(o[4], o[5]), PackBf16(o[6], o[7])));
+  // The upper of two rows sends columns 0 to 3 of both, the lower 4 to 7.
+  const bool upper = (b.lane & 4) == 0;
+  const std::uint32_t w0 =
+      upper ? PackTagged(o[0], o[1], tag) : PackBf16(o[0], o[1]);
+  const std::uint32_t w2 =
+      upper ? PackTagged(o[4], o[5], tag) : PackBf16(o[4], o[5]);
+  const std::uint32_t w1 = PackBf16(o[2], o[3]), w3 = PackBf16(o[6], o[7]);
+  const std::uint32_t far0 = __shfl_xor_sync(~0u, upper ? w2 : w0, 4);
+  const std::uint32_t far1 = __shfl_xor_sync(~0u, upper ? w3 : w1, 4);
+  const int upper_row = b.OwnRow() & ~8;
+  if (late != 0 || upper_row >= b.rows) return;
+  const int column4 = 32 * p.half + 2 * packet + (upper ? 0 : 1);
+  StorePacket(
+      b.mail + Workspace::kAttended + b.split * (kRows * kHeadDim * 2) +
+          FragmentAt(column4 >> 2, b.warp >> 1,
+                     4 * (upper_row & 7) + (column4 & 3)),
+      upper ? make_uint4(w0, far0, w1, far1) : make_uint4(far0, w2, far1, w3));
 }
 
 }  // namespace piserve::kernels::expert

@@ -52,13 +52,17 @@ struct Block {
   int table_row;
   int rows = 0;  // tokens of this step
   int slot = 0;  // next slot of the ring
-  float2 rope[3];
+  float2 rope[4];
   float4 x;  // residual: row ResidualRow(), columns 8 id + 4 half ..
 
   __device__ __forceinline__ bool HasState() const {
     return args.form == ExpertForm::kPi0;
   }
-  __device__ __forceinline__ int OwnRow() const { return 8 * warp + lane / 4; }
+  // Where a lane works on a row by itself, a warp has four rows and the four 8
+  // below, and of each four lanes: two halves of the columns, and of the terms.
+  __device__ __forceinline__ int OwnRow() const {
+    return 16 * (warp >> 1) + 4 * (warp & 1) + (lane >> 3) + (lane & 4) * 2;
+  }
   __device__ __forceinline__ int OwnHalf() const { return (lane >> 1) & 1; }
   __device__ __forceinline__ int OwnColumn() const {
     return 8 * id + 4 * OwnHalf();
@@ -69,9 +73,9 @@ struct Block {
 // spilling them: to it, these may have changed.
 __device__ __forceinline__ void Refresh(Block& b) {
   asm volatile("" : "+l"(b.mail), "+r"(b.id), "+r"(b.split), "+r"(b.part));
-  asm volatile("" : "+r"(b.lane), "+r"(b.quad), "+r"(b.row0), "+r"(b.row));
-  asm volatile("" : "+r"(b.prefix), "+r"(b.horizon), "+r"(b.warp),
-                    "+r"(b.thread));
+  asm volatile("" : "+r"(b.lane), "+r"(b.quad), "+r"(b.row0), "+r"(b.group));
+  asm volatile(""
+               : "+r"(b.prefix), "+r"(b.horizon), "+r"(b.warp), "+r"(b.thread));
 }
 
 __device__ __forceinline__ void SyncMatrixThreads() {
@@ -88,36 +92,43 @@ __device__ __forceinline__ std::uint32_t SlotAddress(const Block& b, int n) {
   return SharedAddress(b.shared.slots + (n % kSlots) * kSlotBytes);
 }
 
-// k index pair `half` (0 or 1) of the 32 columns that packets `low` (row0) and
-// `high` (row0 + 8) of a lane hold together with the quad's others.
-__device__ __forceinline__ Fragment FragmentOf(const uint4& low,
-                                               const uint4& high, int half) {
-  return half == 0 ? Fragment{{low.x, high.x, low.y, high.y}}
-                   : Fragment{{low.z, high.z, low.w, high.w}};
+// This lane's fragments of a matrix. Rows without a token take the first one's:
+// the lane must read something, and what comes of it goes nowhere.
+__device__ __forceinline__ const char* Fragments(const Block& b,
+                                                 const char* matrix) {
+  const int warp = b.warp & 3;
+  return Opaque(matrix + (b.row0 < b.rows ? FragmentAt(0, warp, b.lane)
+                                          : FragmentAt(0, 0, b.quad)));
 }
 
-// Adds the two warpgroups' partial sums d of a 64 x 8 kGroups tile. Each lane
-// gets row `b.row`: e[2 n + i] is column 8 n + 2 quad + i. One barrier.
-template <int kGroups>
+__device__ __forceinline__ Fragment AsFragment(const uint4& v) {
+  return Fragment{{v.x, v.y, v.z, v.w}};
+}
+
+// Adds the two warpgroups' partial sums d of a 64 x 64 tile. Warpgroup w gets
+// positions 32 w .. of n: e[4 n + i] as in d. One barrier.
 __device__ __forceinline__ void AddWarpgroups(const Block& b,
-                                              const float (&d)[4 * kGroups],
-                                              char* exchange,
-                                              float (&e)[2 * kGroups]) {
-  float2* mine =
-      reinterpret_cast<float2*>(exchange) + b.group * kGroups * 128 + b.thread;
-  const float2* other = reinterpret_cast<float2*>(exchange) +
-                        (1 - b.group) * kGroups * 128 + b.thread;
+                                              const float (&d)[32],
+                                              char* exchange, float (&e)[16]) {
+  float4* mine = reinterpret_cast<float4*>(exchange) + b.group * 512 + b.thread;
+  const float4* other =
+      reinterpret_cast<float4*>(exchange) + (1 - b.group) * 512 + b.thread;
+  const bool low = b.group == 0;
 #pragma unroll
-  for (int n = 0; n < kGroups; ++n) {
-    mine[n * 128] = b.group == 0 ? make_float2(d[4 * n + 2], d[4 * n + 3])
-                                 : make_float2(d[4 * n], d[4 * n + 1]);
+  for (int n = 0; n < 4; ++n) {
+    mine[n * 128] =
+        low ? make_float4(d[4 * n + 16], d[4 * n + 17], d[4 * n + 18],
+                          d[4 * n + 19])
+            : make_float4(d[4 * n], d[4 * n + 1], d[4 * n + 2], d[4 * n + 3]);
   }
   SyncMatrixThreads();
 #pragma unroll
-  for (int n = 0; n < kGroups; ++n) {
-    const float2 v = other[n * 128];
-    e[2 * n] = (b.group == 0 ? d[4 * n] : d[4 * n + 2]) + v.x;
-    e[2 * n + 1] = (b.group == 0 ? d[4 * n + 1] : d[4 * n + 3]) + v.y;
+  for (int n = 0; n < 4; ++n) {
+    const float4 v = other[n * 128];
+    e[4 * n] = (low ? d[4 * n] : d[4 * n + 16]) + v.x;
+    e[4 * n + 1] = (low ? d[4 * n + 1] : d[4 * n + 17]) + v.y;
+    e[4 * n + 2] = (low ? d[4 * n + 2] : d[4 * n + 18]) + v.z;
+    e[4 * n + 3] = (low ? d[4 * n + 3] : d[4 * n + 19]) + v.w;
   }
 }
 

@@ -93,27 +93,31 @@ __device__ __forceinline__ Block MakeBlock(const ExpertArgs& args,
                .lane = lane,
                .quad = lane % 4,
                .row0 = row0,
-               .row = row0 + 8 * group,
                .prefix = args.call->prefix,
                .horizon = args.horizon,
                .table_row = args.call->table_row,
                .x = make_float4(0, 0, 0, 0)};
 }
 
-// The RoPE factors of this lane's columns; they never change. Action i stands
-// at prefix + i, behind Pi0's state token.
+// Action i stands at prefix + i, behind Pi0's state token.
+__device__ __forceinline__ float2 RopeFactor(const Block& b, int row,
+                                             int group) {
+  const bool state = b.HasState() && row == b.horizon;
+  if (group >= kFirstValueGroup || (row >= b.horizon && !state)) {
+    return make_float2(1, 0);
+  }
+  const int position = b.prefix + (state ? 0 : row + (b.HasState() ? 1 : 0));
+  return b.args.rope[position * 128 + RopeDim(group, b.quad)];
+}
+
+// The RoPE factors of what this lane finishes; they never change.
 __device__ __forceinline__ void LoadRope(Block& b) {
-  const bool has_state = b.HasState();
-  const bool state = has_state && b.row == b.horizon;
-  const int position = b.prefix + (state ? 0 : b.row + (has_state ? 1 : 0));
 #pragma unroll
-  for (int n = 0; n < 3; ++n) {
-    const int group = FirstGroup(b.id) + n;
-    b.rope[n] = make_float2(1, 0);
-    if (n < GroupCount(b.id) && group < kFirstValueGroup &&
-        (b.row < b.horizon || state)) {
-      b.rope[n] = b.args.rope[position * 128 + RopeDim(group, b.quad)];
-    }
+  for (int r = 0; r < 2; ++r) {
+    const int row = b.row0 + 8 * r;
+    const int group = GroupOf(b.id, b.group == 0 ? 0 : 2);
+    b.rope[r] = RopeFactor(b, row, group);
+    b.rope[2 + r] = RopeFactor(b, row, GroupOf(b.id, 1));
   }
 }
 
@@ -198,8 +202,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCopyRegisters));
     if (thread == kMatrixThreads) Produce<kForm>(args, shared);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(
-        kMatrixRegisters));
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kMatrixRegisters));
     Block b = MakeBlock(args, shared);
     LoadRope(b);
     const int steps = args.call->steps;

@@ -136,8 +136,8 @@ std::size_t ExpertWorkspaceBytes();
 // captured. All sums have a fixed order: the same inputs give the same bits.
 //
 // A block that waits for another one's result longer than about two seconds
-// stops the kernel with a trap, as an illegal instruction, so that a fault
-// cannot spin for ever: the context is lost then, as after any device fault.
+// stops the kernel with an illegal address, so that a fault cannot spin for
+// ever: the context is lost then, as after any device fault.
 //
 // cudaErrorInvalidValue for sizes that ExpertSupports refuses or a missing
 // pointer; cudaErrorCooperativeLaunchTooLarge where the grid cannot be resident

@@ -13,83 +13,99 @@ __device__ __forceinline__ float2 ShiftPair(const float* shift, int n) {
                           : __ldg(reinterpret_cast<const float2*>(shift + n));
 }
 
-// Stores a row's 8 columns of group `n` of kGroups held as two a lane: the lane
-// whose quad index is n gathers and stores.
-template <int kGroups, typename Store>
-__device__ __forceinline__ void StoreGroups(const Block& b,
-                                            const std::uint32_t (&word)[3],
-                                            Store store) {
-#pragma unroll
-  for (int n = 0; n < kGroups; ++n) {
-    const int first = b.lane & ~3;
-    uint4 packet;
-    packet.x = __shfl_sync(~0u, word[n], first);
-    packet.y = __shfl_sync(~0u, word[n], first + 1);
-    packet.z = __shfl_sync(~0u, word[n], first + 2);
-    packet.w = __shfl_sync(~0u, word[n], first + 3);
-    if (b.quad == n && b.row < b.rows) store(n, packet);
-  }
+// Two columns behind norm and RoPE, for the upper or the lower row.
+struct Pair {
+  float u, v;
+};
+
+__device__ __forceinline__ Pair Rotate(float u, float v, float scale,
+                                       float2 add, float2 rope) {
+  u = u * scale + add.x;
+  v = v * scale + add.y;
+  return Pair{u * rope.x - v * rope.y, v * rope.x + u * rope.y};
 }
 
-// Where group `group` of token `row` goes: queries to their head, keys and
-// values to the suffix's tile or, for the state token, to the layer's keep.
-__device__ __forceinline__ char* QkvTarget(const Block& b, int layer,
-                                           int group) {
-  const bool state = b.HasState() && b.row == b.horizon;
-  if (group < kFirstKeyGroup) {
-    return b.mail + Workspace::kQuery +
-           ((group >> 5) * 8 * kRows * 4 + PacketAt(group & 31, b.row)) * 16;
+// Queries: the first warpgroup finishes the block's 16 columns, d plus the
+// other's `far`.
+__device__ __forceinline__ void SendQueries(const Block& b, const float* d,
+                                            const float4* far,
+                                            const float2 (&add)[3],
+                                            unsigned tag) {
+  const float s0 = b.shared.scale[b.row0], s1 = b.shared.scale[b.row0 + 8];
+  const float4 x = far[0], y = far[128];
+  const Pair p0 = Rotate(d[0] + x.x, d[1] + x.y, s0, add[0], b.rope[0]);
+  const Pair p1 = Rotate(d[2] + x.z, d[3] + x.w, s1, add[0], b.rope[1]);
+  const Pair p2 = Rotate(d[4] + y.x, d[5] + y.y, s0, add[1], b.rope[2]);
+  const Pair p3 = Rotate(d[6] + y.z, d[7] + y.w, s1, add[1], b.rope[3]);
+  if (b.row0 >= b.rows) return;
+  StorePacket(b.mail + Workspace::kQuery + FragmentAt(b.id, b.warp & 3, b.lane),
+              make_uint4(PackTagged(p0.u, p0.v, tag), PackBf16(p1.u, p1.v),
+                         PackBf16(p2.u, p2.v), PackBf16(p3.u, p3.v)));
+}
+
+// Keys or values: the second warpgroup finishes the block's 8 columns, by token
+// for the suffix's tile; the state token's go to the layer's keep.
+__device__ __forceinline__ void SendKeyOrValue(const Block& b, int layer,
+                                               const float* d,
+                                               const float4* far, float2 add,
+                                               unsigned tag) {
+  const float4 x = *far;
+  const Pair p[2] = {
+      Rotate(d[0] + x.x, d[1] + x.y, b.shared.scale[b.row0], add, b.rope[0]),
+      Rotate(d[2] + x.z, d[3] + x.w, b.shared.scale[b.row0 + 8], add,
+             b.rope[1])};
+  const int first = b.lane & ~3;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = b.row0 + 8 * r;
+    const bool state = b.HasState() && row == b.horizon;
+    const std::uint32_t word = b.quad == 0
+                                   ? PackTagged(p[r].u, p[r].v, state ? 0 : tag)
+                                   : PackBf16(p[r].u, p[r].v);
+    uint4 packet;
+    packet.x = __shfl_sync(~0u, word, first);
+    packet.y = __shfl_sync(~0u, word, first + 1);
+    packet.z = __shfl_sync(~0u, word, first + 2);
+    packet.w = __shfl_sync(~0u, word, first + 3);
+    // kKey and kValue lie behind each other: group b.id of both
+    char* to = state ? b.mail + Workspace::kState + (layer * 64 + b.id) * 16
+                     : b.mail + Workspace::kKey + (b.id * kRows + row) * 16;
+    if (b.quad == r && row < b.rows) StorePacket(to, packet);
   }
-  if (state) {
-    return b.mail + Workspace::kState +
-           (layer * 64 + group - kFirstKeyGroup) * 16;
-  }
-  return b.mail +
-         (group < kFirstValueGroup
-              ? Workspace::kKey + ((group - kFirstKeyGroup) * kRows) * 16
-              : Workspace::kValue + ((group - kFirstValueGroup) * kRows) * 16) +
-         b.row * 16;
 }
 
 // Queries, keys and values of this block's groups: norm, projection, RoPE.
 template <int kGroups>
 __device__ __forceinline__ void Qkv(Block& b, int layer, const float* shift,
                                     unsigned in_tag, unsigned tag) {
-  const char* sums = b.mail + Workspace::kAttentionSums;
-  const int first = FirstGroup(b.id);
-  float2 add[kGroups];
+  float2 add[3];
 #pragma unroll
   for (int n = 0; n < kGroups; ++n) {
-    add[n] = ShiftPair(shift, 8 * (first + n) + 2 * b.quad);
+    add[n] = ShiftPair(shift, 8 * GroupOf(b.id, n) + 2 * b.quad);
   }
-  Scales scales;
+  ReceiveScales(b, b.mail + Workspace::kAttentionSums, in_tag);
   float d[4 * kGroups];
   Multiply<kGroups, 4>(
-      b, b.mail + Workspace::kAttentionIn, in_tag,
-      [&](int i) { return 4 * (i >> 1) + 2 * b.group + (i & 1); },
+      b, b.mail + Workspace::kAttentionIn + 2 * b.group * kChunkBytes, in_tag,
+      [](int i) { return 4 * (i >> 1) + (i & 1); },
       [&](int i) { return b.slot + 2 * (i >> 1) + b.group; },
       [](int i) { return (i & 1) * 16 * kGroups * 128; },
-      [](int i) { return (i & 1) == 1; }, [&] { scales.Ask(b, sums); }, d);
+      [](int i) { return (i & 1) == 1; }, d);
   b.slot += 4;
-  scales.Finish(b, sums, in_tag);
-  float e[2 * kGroups];
-  AddWarpgroups<kGroups>(b, d, b.shared.small, e);
-  const float scale = b.shared.scale[b.row];
-  std::uint32_t word[3];
-#pragma unroll
-  for (int n = 0; n < kGroups; ++n) {
-    const float u = e[2 * n] * scale + add[n].x;
-    const float v = e[2 * n + 1] * scale + add[n].y;
-    const float u_out = u * b.rope[n].x - v * b.rope[n].y;
-    const float v_out = v * b.rope[n].x + u * b.rope[n].y;
-    const bool state =
-        b.HasState() && b.row == b.horizon && first + n >= kFirstKeyGroup;
-    word[n] = b.quad == 0 ? PackTagged(u_out, v_out, state ? 0 : tag)
-                          : PackBf16(u_out, v_out);
+  float4* exchange = reinterpret_cast<float4*>(b.shared.small) + b.thread;
+  if (b.group == 1) {
+    exchange[0] = make_float4(d[0], d[1], d[2], d[3]);
+    exchange[128] = make_float4(d[4], d[5], d[6], d[7]);
+  } else if (kGroups == 3) {
+    exchange[256] = make_float4(d[4 * kGroups - 4], d[4 * kGroups - 3],
+                                d[4 * kGroups - 2], d[4 * kGroups - 1]);
   }
-  StoreGroups<kGroups>(b, word, [&](int n, uint4 packet) {
-    StorePacket(QkvTarget(b, layer, first + n), packet);
-  });
+  SyncMatrixThreads();
+  if (b.group == 0) {
+    SendQueries(b, d, exchange, add, tag);
+  } else if (kGroups == 3) {
+    SendKeyOrValue(b, layer, d + 4 * kGroups - 4, exchange + 256, add[2], tag);
+  }
 }
 
 // Sends a 64 x 64 partial sum, block `part`'s columns, to the blocks that own
@@ -97,15 +113,17 @@ __device__ __forceinline__ void Qkv(Block& b, int layer, const float* shift,
 __device__ __forceinline__ void SendPartial(const Block& b, char* to,
                                             const float (&e)[16],
                                             unsigned tag) {
-  if (b.row >= b.rows) return;
+  const int owner = 8 * b.part + 2 * b.quad + b.group;
+  to += ((b.split * kBlocks + owner) * 2 * kRows + b.row0) * 16L;
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    const int owner = 8 * b.part + 2 * b.quad + (q >> 1);
-    const int at = ((b.split * kBlocks + owner) * 2 + (q & 1)) * kRows + b.row;
-    StorePacket(to + at * 16L,
-                TagFloats(make_float4(e[4 * q], e[4 * q + 1], e[4 * q + 2],
-                                      e[4 * q + 3]),
-                          tag));
+  for (int r = 0; r < 2; ++r) {
+    if (b.row0 + 8 * r >= b.rows) break;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float* v = e + 8 * h + 2 * r;
+      StorePacket(to + (h * kRows + 8 * r) * 16,
+                  TagFloats(make_float4(v[0], v[1], v[4], v[5]), tag));
+    }
   }
 }
 
@@ -113,12 +131,14 @@ __device__ __forceinline__ void SendPartial(const Block& b, char* to,
 __device__ __forceinline__ void ProjectOut(Block& b, unsigned tag) {
   float d[32];
   Multiply<8, 1>(
-      b, b.mail + Workspace::kAttended + b.split * (kRows * kHeadDim * 2), tag,
-      [&](int) { return b.group; }, [&](int) { return b.slot + b.group; },
-      [](int) { return 0; }, [](int) { return true; }, [] {}, d);
+      b,
+      b.mail + Workspace::kAttended + b.split * (kRows * kHeadDim * 2) +
+          b.group * kChunkBytes,
+      tag, [](int) { return 0; }, [&](int) { return b.slot + b.group; },
+      [](int) { return 0; }, [](int) { return true; }, d);
   b.slot += 2;
   float e[16];
-  AddWarpgroups<8>(b, d, b.shared.middle, e);
+  AddWarpgroups(b, d, b.shared.middle, e);
   SendPartial(b, b.mail + Workspace::kOutPartial, e, tag);
 }
 
@@ -131,48 +151,49 @@ __device__ __forceinline__ float Gelu(float v) {
 // Gate and up of 32 columns: norm, projections, gelu(gate) * up.
 __device__ __forceinline__ void GateUp(Block& b, const float* shift,
                                        unsigned tag) {
-  const char* sums = b.mail + Workspace::kMlpSums;
-  float2 add[8];
+  float2 add[4];
 #pragma unroll
-  for (int n = 0; n < 8; ++n) {
-    add[n] = ShiftPair(shift, kQkvGroups * 8 + 64 * b.id + 8 * n + 2 * b.quad);
+  for (int n = 0; n < 4; ++n) {
+    add[n] = ShiftPair(
+        shift, kQkvGroups * 8 + 64 * b.id + 32 * b.group + 8 * n + 2 * b.quad);
   }
-  Scales scales;
+  ReceiveScales(b, b.mail + Workspace::kMlpSums, tag);
   float d[32];
   Multiply<8, 4>(
-      b, b.mail + Workspace::kMlpIn, tag,
-      [&](int i) { return 2 * i + b.group; },
+      b, b.mail + Workspace::kMlpIn + b.group * kChunkBytes, tag,
+      [](int i) { return 2 * i; },
       [&](int i) { return b.slot + 2 * i + b.group; }, [](int) { return 0; },
-      [](int) { return true; }, [&] { scales.Ask(b, sums); }, d);
+      [](int) { return true; }, d);
   b.slot += 8;
-  scales.Finish(b, sums, tag);
   float e[16];
-  AddWarpgroups<8>(b, d, b.shared.wide, e);
-  const float scale = b.shared.scale[b.row];
-  float v[8];
+  AddWarpgroups(b, d, b.shared.wide, e);
+  const float s0 = b.shared.scale[b.row0], s1 = b.shared.scale[b.row0 + 8];
+  float u[4], v[4];  // upper and lower row
 #pragma unroll
-  for (int n = 0; n < 8; ++n) {
-    v[n] =
-        Gelu(e[2 * n] * scale + add[n].x) * (e[2 * n + 1] * scale + add[n].y);
+  for (int n = 0; n < 4; ++n) {
+    u[n] = Gelu(e[4 * n] * s0 + add[n].x) * (e[4 * n + 1] * s0 + add[n].y);
+    v[n] = Gelu(e[4 * n + 2] * s1 + add[n].x) * (e[4 * n + 3] * s1 + add[n].y);
   }
-  if (b.row >= b.rows) return;
-  StorePacket(
-      b.mail + Workspace::kGated + PacketAt(4 * b.id + b.quad, b.row) * 16L,
-      make_uint4(PackTagged(v[0], v[1], tag), PackBf16(v[2], v[3]),
-                 PackBf16(v[4], v[5]), PackBf16(v[6], v[7])));
+  if (b.row0 >= b.rows) return;
+  StorePacket(b.mail + Workspace::kGated +
+                  FragmentAt(2 * b.id + b.group, b.warp & 3, b.lane),
+              make_uint4(PackTagged(u[0], u[1], tag), PackBf16(v[0], v[1]),
+                         PackBf16(u[2], u[3]), PackBf16(v[2], v[3])));
 }
 
 // 512 of down's 4096 inputs, 64 columns.
 __device__ __forceinline__ void ProjectDown(Block& b, unsigned tag) {
   float d[32];
   Multiply<8, 2>(
-      b, b.mail + Workspace::kGated + b.split * (kRows * 512 * 2L), tag,
-      [&](int i) { return 2 * i + b.group; },
+      b,
+      b.mail + Workspace::kGated + b.split * (kRows * 512 * 2L) +
+          b.group * kChunkBytes,
+      tag, [](int i) { return 2 * i; },
       [&](int i) { return b.slot + 2 * i + b.group; }, [](int) { return 0; },
-      [](int) { return true; }, [] {}, d);
+      [](int) { return true; }, d);
   b.slot += 4;
   float e[16];
-  AddWarpgroups<8>(b, d, b.shared.middle, e);
+  AddWarpgroups(b, d, b.shared.middle, e);
   SendPartial(b, b.mail + Workspace::kDownPartial, e, tag);
 }
 
@@ -207,23 +228,23 @@ __device__ __forceinline__ void SendResidual(const Block& b,
                                              char* sums, unsigned tag) {
   float square = b.x.x * b.x.x + b.x.y * b.x.y + b.x.z * b.x.z + b.x.w * b.x.w;
   const float u0 = b.x.x * m.gain.x, u1 = b.x.y * m.gain.y;
-  const std::uint32_t w0 =
-      b.OwnHalf() == 0 ? PackTagged(u0, u1, tag) : PackBf16(u0, u1);
+  const bool upper = (b.lane & 4) == 0;
+  const std::uint32_t w0 = upper ? PackTagged(u0, u1, tag) : PackBf16(u0, u1);
   const std::uint32_t w1 = PackBf16(b.x.z * m.gain.z, b.x.w * m.gain.w);
-  const std::uint32_t w2 = __shfl_xor_sync(~0u, w0, 2);
-  const std::uint32_t w3 = __shfl_xor_sync(~0u, w1, 2);
-  const float other = __shfl_xor_sync(~0u, square, 2);
-  square = b.OwnHalf() == 0 ? square + other : other + square;
-  if ((b.lane & 3) == 0 && b.OwnRow() < b.rows) {
-    StorePacket(to + PacketAt(b.id, b.OwnRow()) * 16L,
-                make_uint4(w0, w1, w2, w3));
+  const std::uint32_t below0 = __shfl_xor_sync(~0u, w0, 4);
+  const std::uint32_t below1 = __shfl_xor_sync(~0u, w1, 4);
+  if ((b.lane & 5) == 0 && b.OwnRow() < b.rows) {
+    const int lane = 4 * (b.OwnRow() & 7) + 2 * (b.id & 1) + b.OwnHalf();
+    StorePacket(to + FragmentAt(b.id >> 1, b.warp >> 1, lane),
+                make_uint4(w0, below0, w1, below1));
   }
-  const int base = b.lane & 16;
+  square += __shfl_xor_sync(~0u, square, 2);
+  const int base = b.lane & 4;
   const float4 four = make_float4(
-      __shfl_sync(~0u, square, base), __shfl_sync(~0u, square, base + 4),
-      __shfl_sync(~0u, square, base + 8), __shfl_sync(~0u, square, base + 12));
-  const int row4 = 2 * b.warp + b.lane / 16;
-  if ((b.lane & 15) == 0 && 4 * row4 < b.rows) {
+      __shfl_sync(~0u, square, base), __shfl_sync(~0u, square, base + 8),
+      __shfl_sync(~0u, square, base + 16), __shfl_sync(~0u, square, base + 24));
+  const int row4 = 4 * (b.warp >> 1) + (b.warp & 1) + (b.lane & 4) / 2;
+  if ((b.lane & ~4) == 0 && 4 * row4 < b.rows) {
     StorePacket(sums + SumsAt(row4, b.id), TagFloats(four, tag));
   }
 }
@@ -234,14 +255,13 @@ __device__ __forceinline__ void AddToResidual(Block& b, const char* partial,
                                               unsigned tag) {
   uint4 v[4];
   const int late = b.lane & 1;  // splits 0 to 3, or 4 to 7
+  const int row = b.OwnRow() < b.rows ? b.OwnRow() : 0;
   const char* base =
-      partial +
-      ((4 * late * kBlocks + b.id) * 2 + b.OwnHalf()) * (kRows * 16L) +
-      b.OwnRow() * 16;
-  const bool live = b.OwnRow() < b.rows;
+      Opaque(partial +
+             ((4 * late * kBlocks + b.id) * 2 + b.OwnHalf()) * (kRows * 16L) +
+             row * 16);
   Receive(
-      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); },
-      [&](int) { return live; }, tag);
+      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); }, tag);
   __syncwarp();
   float4 sum = AsFloats(v[0]);
 #pragma unroll

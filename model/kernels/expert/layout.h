@@ -20,39 +20,49 @@ inline constexpr int kShiftRow =
     kExpertDepth * kLayerShift + kExpertActionDim;  // floats a time step
 inline constexpr int kModulationRow = kExpertNorms * 3 * kExpertWidth;
 
-// Activations travel as packets: one token row's 8 consecutive columns in 16
-// bytes. Packets of a matrix lie in the order [columns / 32][row][4], so that a
-// wgmma A fragment is two packets.
-__host__ __device__ constexpr int PacketAt(int column8, int row) {
-  return ((column8 >> 2) * kRows + row) * 4 + (column8 & 3);
+// Activations that a matrix multiplies travel as wgmma A fragments: packet
+// (step, tile, lane) holds, of rows 16 tile + lane / 4 and the one 8 below,
+// columns 16 step + 4 (lane % 4) .. + 3, in the order upper, lower (columns 0
+// and 1), upper, lower (columns 2 and 3).
+inline constexpr int kStepBytes = kRows * 16 * 2;  // 16 columns of all rows
+
+__host__ __device__ constexpr int FragmentAt(int step, int tile, int lane) {
+  return step * kStepBytes + (tile * 32 + lane) * 16;
 }
 
-// With A fragments taken from packets that way, the wgmma's k index p stands
-// for this column of the activation.
+// So the wgmma's k index p stands for this column of the activation.
 __host__ __device__ constexpr int ColumnOf(int p) {
+  return (p & ~15) + 4 * ((p & 7) >> 1) + 2 * ((p >> 3) & 1) + (p & 1);
+}
+
+// What one block makes of one row, Pi0's z, travels as packets of 8 columns,
+// [columns / 32][row][4]; a fragment's words come from two packets.
+__host__ __device__ constexpr int PacketAt(int column8, int row) {
+  return (((column8 >> 2) * kRows + row) * 4 + (column8 & 3)) * 16;
+}
+__host__ __device__ constexpr int SuffixColumnOf(int p) {
   return (p & ~31) + 8 * ((p & 7) >> 1) + 4 * ((p >> 4) & 1) +
          2 * ((p >> 3) & 1) + (p & 1);
 }
 
-// QKV's output columns come in 320 groups of 8: 256 of queries (packets of the
-// 8 heads), 32 of keys, 32 of values. Blocks 0 to 63 take three, the others
-// two.
-__host__ __device__ constexpr int GroupCount(int block) {
-  return block < 64 ? 3 : 2;
-}
-__host__ __device__ constexpr int FirstGroup(int block) {
-  return block < 64 ? 3 * block : 192 + 2 * (block - 64);
-}
+// QKV's output columns come in 320 groups of 8: 256 of queries, 32 of keys, 32
+// of values. Every block takes a pair of query groups, one step of a head's
+// fragments; blocks 0 to 63 also a group of keys or values.
 inline constexpr int kFirstKeyGroup = 256;
 inline constexpr int kFirstValueGroup = 288;
 
-// Queries and keys keep RoPE's partners d and d + 128 in adjacent columns. This
-// is the first partner in columns 2 * pair and 2 * pair + 1 of a group. A key
-// group is eight consecutive k indices of Q K^T, a query group a packet.
+__host__ __device__ constexpr int GroupCount(int block) {
+  return block < 64 ? 3 : 2;
+}
+__host__ __device__ constexpr int GroupOf(int block, int n) {
+  return n < 2 ? 2 * block + n : kFirstKeyGroup + block;
+}
+
+// Queries and keys keep RoPE's partners d and d + 128 in adjacent columns; a
+// group is eight consecutive k indices of Q K^T. This is the first partner in
+// columns 2 * pair and 2 * pair + 1 of a group.
 __host__ __device__ constexpr int RopeDim(int group, int pair) {
-  if (group >= kFirstKeyGroup) return 4 * (group - kFirstKeyGroup) + pair;
-  const int packet = group & 31;
-  return 16 * (packet >> 2) + 8 * (pair >> 1) + 4 * (pair & 1) + (packet & 3);
+  return 4 * (group & 31) + pair;
 }
 
 // Value group g of 32: g / 16 is the half of the head's dimensions. After P V a
@@ -62,15 +72,15 @@ __host__ __device__ constexpr int ValueDim(int group, int x) {
 }
 
 // Output column of position n (of 64) in the O and down projections: a lane
-// holds 16 consecutive columns.
+// holds 8 consecutive columns of either half of the positions.
 __host__ __device__ constexpr int SumColumn(int n) {
   return 16 * ((n & 7) >> 1) + 2 * (n >> 3) + (n & 1);
 }
 
 // MLP column (of a block's 32) whose gate (n even) or up (n odd) is position n
-// (of 64): a lane holds 8 consecutive columns.
+// (of 64): either half of the positions makes a step of fragments.
 __host__ __device__ constexpr int GateColumn(int n) {
-  return 8 * ((n & 7) >> 1) + (n >> 3);
+  return 16 * (n >> 5) + 4 * ((n & 7) >> 1) + ((n >> 3) & 3);
 }
 
 // Packed weights: [layer][block] of QKV, O, gate-up and down, then

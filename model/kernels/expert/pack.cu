@@ -24,51 +24,63 @@ __device__ const __nv_bfloat16* GateUpRow(const ExpertLayerWeights& w,
   return matrix + static_cast<long>(32 * block + GateColumn(n)) * kExpertWidth;
 }
 
-// 16 bytes: k indices 8 k8 .. of one row, `k0` the slice's first column.
-__device__ uint4 Gather(const __nv_bfloat16* row, int k0, int k8) {
+// 16 bytes: columns column(8 k8) .. of one row.
+template <typename Column>
+__device__ uint4 Gather(const __nv_bfloat16* row, int k8, Column column) {
   unsigned w[4];
   for (int i = 0; i < 4; ++i) {
-    const int column = k0 + ColumnOf(8 * k8 + 2 * i);
-    w[i] = *reinterpret_cast<const unsigned*>(row + column);
+    w[i] = *reinterpret_cast<const unsigned*>(row + column(8 * k8 + 2 * i));
   }
   return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
 // `groups` of 8 rows by `k` columns into core matrices [k / 8][groups].
-template <typename Row>
-__device__ void PackMatrix(char* to, int groups, int k, int k0, Row row) {
+template <typename Row, typename Column>
+__device__ void PackMatrix(char* to, int groups, int k, Row row,
+                           Column column) {
   for (int i = threadIdx.x; i < groups * k; i += kPackThreads) {
     const int n = i % (8 * groups), k8 = i / (8 * groups);
-    reinterpret_cast<uint4*>(to)[i] = Gather(row(n), k0, k8);
+    reinterpret_cast<uint4*>(to)[i] = Gather(row(n), k8, column);
   }
 }
 
 __global__ void __launch_bounds__(kPackThreads)
     PackLayerKernel(ExpertLayerWeights w, int layer, char* packed) {
   const int block = blockIdx.x, split = block / 16, part = block % 16;
-  const int groups = GroupCount(block), first = FirstGroup(block);
+  const int groups = GroupCount(block);
+  const auto column = [](int p) { return ColumnOf(p); };
   char* to = packed + PackedAt(layer, block);
-  PackMatrix(to, groups, kExpertWidth, 0,
-             [&](int n) { return QkvRow(w, first + n / 8, n % 8); });
+  PackMatrix(
+      to, groups, kExpertWidth,
+      [&](int n) { return QkvRow(w, GroupOf(block, n / 8), n % 8); }, column);
   to += groups * kGroupBytes;
-  PackMatrix(to, 8, kHeadDim, split * kHeadDim, [&](int n) {
-    return w.o + (64L * part + SumColumn(n)) * (kHeads * kHeadDim);
-  });
+  PackMatrix(
+      to, 8, kHeadDim,
+      [&](int n) {
+        return w.o + (64L * part + SumColumn(n)) * (kHeads * kHeadDim) +
+               split * kHeadDim;
+      },
+      column);
   to += kOutBytes;
-  PackMatrix(to, 8, kExpertWidth, 0,
-             [&](int n) { return GateUpRow(w, block, n); });
+  PackMatrix(
+      to, 8, kExpertWidth, [&](int n) { return GateUpRow(w, block, n); },
+      column);
   to += kGateUpBytes;
-  PackMatrix(to, 8, 512, split * 512, [&](int n) {
-    return w.down + (64L * part + SumColumn(n)) * kExpertMlp;
-  });
+  PackMatrix(
+      to, 8, 512,
+      [&](int n) {
+        return w.down + (64L * part + SumColumn(n)) * kExpertMlp + split * 512;
+      },
+      column);
 }
 
 __global__ void __launch_bounds__(kPackThreads)
     PackSuffixKernel(const __nv_bfloat16* w, char* packed) {
   const long block = blockIdx.x;
-  PackMatrix(packed + kExpertDepth * kLayerBytes + block * kGroupBytes, 1,
-             kExpertWidth, 0,
-             [&](int n) { return w + (8 * block + n) * kExpertWidth; });
+  PackMatrix(
+      packed + kExpertDepth * kLayerBytes + block * kGroupBytes, 1,
+      kExpertWidth, [&](int n) { return w + (8 * block + n) * kExpertWidth; },
+      [](int p) { return SuffixColumnOf(p); });
 }
 
 __device__ float WarpDot(const __nv_bfloat16* row, const float* x) {

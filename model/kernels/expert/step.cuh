@@ -58,25 +58,51 @@ __device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
   const std::uint32_t w2 = __shfl_xor_sync(~0u, w0, 1);
   const std::uint32_t w3 = __shfl_xor_sync(~0u, w1, 1);
   if ((thread & 1) == 0) {
-    StorePacket(to + PacketAt(thread >> 1, b.id) * 16,
-                make_uint4(w0, w1, w2, w3));
+    StorePacket(to + PacketAt(thread >> 1, b.id), make_uint4(w0, w1, w2, w3));
   }
+}
+
+// This block's 8 columns of suffix_mlp_out z; each warpgroup half of k.
+__device__ __forceinline__ void MultiplySuffix(Block& b, unsigned tag,
+                                               float (&d)[4]) {
+  const int slot = b.slot + b.group;
+  const char* from = b.mail + Workspace::kSuffix +
+                     b.group * (kRows * kExpertWidth) + b.quad * 16;
+  const char* low = Opaque(from + (b.row0 < b.horizon ? b.row0 * 64 : 0));
+  const char* high =
+      Opaque(from + (b.row0 + 8 < b.horizon ? b.row0 * 64 + 512 : 0));
+  WaitFull(&b.shared.ring, slot);
+  const Operand weights(SlotAddress(b, slot), 128, 128);
+#pragma unroll 1
+  for (int batch = 0; batch < 2; ++batch) {
+    uint4 z[16];
+    const auto address = [&](int i) {
+      return ((i & 1) == 0 ? low : high) + (i >> 1) * (kRows * 64);
+    };
+    Receive(z, address, tag);
+    low += 8 * (kRows * 64), high += 8 * (kRows * 64);
+    __syncwarp();
+    WgmmaFence();
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      const uint4 u = z[2 * k], v = z[2 * k + 1];
+      Wgmma(d, Fragment{{u.x, v.x, u.y, v.y}},
+            weights.After(batch * 4096 + k * 512));
+      Wgmma(d, Fragment{{u.z, v.z, u.w, v.w}},
+            weights.After(batch * 4096 + k * 512 + 256));
+    }
+    WgmmaCommit();
+    WgmmaWait<0>();
+  }
+  ReleaseSlot(b, slot);
+  b.slot += 2;
 }
 
 // Pi0: suffix = suffix_mlp_out z + bias for the actions; at the first step also
 // the state token, behind them.
 __device__ __forceinline__ void EmbedPi0(Block& b, unsigned tag) {
-  const int rows = b.rows;
-  const bool with_state = rows > b.horizon;
-  b.rows = b.horizon;
-  float d[4];
-  Multiply<1, 4>(
-      b, b.mail + Workspace::kSuffix, tag,
-      [&](int i) { return 4 * b.group + i; },
-      [&](int) { return b.slot + b.group; }, [](int i) { return i * 2048; },
-      [](int i) { return i == 3; }, [] {}, d);
-  b.rows = rows;
-  b.slot += 2;
+  float d[4] = {};
+  MultiplySuffix(b, tag, d);
   float* sums = reinterpret_cast<float*>(b.shared.wide) + b.group * 512;
   *reinterpret_cast<float2*>(sums + b.row0 * 8 + 2 * b.quad) =
       make_float2(d[0], d[1]);
@@ -89,7 +115,7 @@ __device__ __forceinline__ void EmbedPi0(Block& b, unsigned tag) {
   const float4 bias = LoadFloats(b.args.suffix_bias + b.OwnColumn());
   b.x = make_float4(u.x + v.x + bias.x, u.y + v.y + bias.y, u.z + v.z + bias.z,
                     u.w + v.w + bias.w);
-  if (with_state && b.OwnRow() == b.horizon) {
+  if (b.rows > b.horizon && b.OwnRow() == b.horizon) {
     const float* w = b.args.state_weight + b.OwnColumn() * kExpertActionDim;
     const float4 s = LoadFloats(b.args.state_bias + b.OwnColumn());
     const float* state = b.args.state;
@@ -103,12 +129,12 @@ __device__ __forceinline__ void EmbedPi0(Block& b, unsigned tag) {
 // Pi0.5: suffix = W x + b.
 __device__ __forceinline__ void EmbedPi05(Block& b, unsigned tag) {
   const int late = b.lane & 1;
+  const int own = b.OwnRow() < b.rows ? b.OwnRow() : 0;
   const char* row =
-      b.mail + Workspace::kSuffix + (b.OwnRow() * 8 + 4 * late) * 16;
-  const bool live = b.OwnRow() < b.rows;
+      Opaque(b.mail + Workspace::kSuffix + (own * 8 + 4 * late) * 16);
   uint4 x[4];
   Receive(
-      x, [&](int i) { return row + i * 16; }, [&](int) { return live; }, tag);
+      x, [&](int i) { return row + i * 16; }, tag);
   __syncwarp();
   float sum[4];
 #pragma unroll
@@ -133,27 +159,26 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
   const int thread = b.warp * 32 + b.lane;
   float* row = reinterpret_cast<float*>(b.shared.wide);
   uint4 v[1];
-  if (thread < 128) {
-    const char* from =
-        b.mail + Workspace::kAttentionIn + PacketAt(thread, b.id) * 16;
+  const int tile = b.id >> 4, lower = (b.id >> 3) & 1;
+  const char* from =
+      b.mail + Workspace::kAttentionIn +
+      FragmentAt(thread >> 2, tile, 4 * (b.id & 7) + (thread & 3));
+  Receive(
+      v, [&](int) { return from; }, tag);
+  const float2 first = UnpackBf16(lower == 0 ? v[0].x : v[0].y);
+  const float2 second = UnpackBf16(lower == 0 ? v[0].z : v[0].w);
+  reinterpret_cast<float4*>(row)[thread] =
+      make_float4(first.x, first.y, second.x, second.y);
+  if (thread < kBlocks) {
+    from = b.mail + Workspace::kAttentionSums + SumsAt(b.id >> 2, thread);
     Receive(
-        v, [&](int) { return from; }, [](int) { return true; }, tag);
-    const std::uint32_t words[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      reinterpret_cast<float2*>(row)[4 * thread + i] = UnpackBf16(words[i]);
-    }
-  } else {
-    const char* from =
-        b.mail + Workspace::kAttentionSums + SumsAt(b.id >> 2, thread - 128);
-    Receive(
-        v, [&](int) { return from; }, [](int) { return true; }, tag);
+        v, [&](int) { return from; }, tag);
     const float4 f = AsFloats(v[0]);
     const int i = b.id & 3;
-    row[kExpertWidth + thread - 128] = i == 0   ? f.x
-                                       : i == 1 ? f.y
-                                       : i == 2 ? f.z
-                                                : f.w;
+    row[kExpertWidth + thread] = i == 0   ? f.x
+                                 : i == 1 ? f.y
+                                 : i == 2 ? f.z
+                                          : f.w;
   }
 }
 

@@ -11,15 +11,24 @@ struct Fragment {
   std::uint32_t r[4];
 };
 
-// `k_stride` from core matrix to core matrix along k, `n_stride` along n,
-// bytes.
-__device__ __forceinline__ std::uint64_t Descriptor(std::uint32_t address,
-                                                    std::uint32_t k_stride,
-                                                    std::uint32_t n_stride) {
-  return static_cast<std::uint64_t>((address & 0x3FFFF) >> 4) |
-         static_cast<std::uint64_t>(k_stride >> 4) << 16 |
-         static_cast<std::uint64_t>(n_stride >> 4) << 32;
-}
+// B's matrix descriptor.
+struct Operand {
+  std::uint32_t low, high;
+
+  // `k_stride` from core matrix to core matrix along k, `n_stride` along n, in
+  // bytes.
+  __device__ __forceinline__ Operand(std::uint32_t address,
+                                     std::uint32_t k_stride,
+                                     std::uint32_t n_stride)
+      : low(address >> 4 | k_stride >> 4 << 16), high(n_stride >> 4) {}
+
+  // The operand `bytes` further on.
+  __device__ __forceinline__ Operand After(int bytes) const {
+    Operand next = *this;
+    next.low += bytes >> 4;
+    return next;
+  }
+};
 
 __device__ __forceinline__ void WgmmaFence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -33,45 +42,52 @@ __device__ __forceinline__ void WgmmaWait() {
 }
 
 __device__ __forceinline__ void Wgmma(float (&d)[4], const Fragment& a,
-                                      std::uint64_t b) {
+                                      Operand b) {
   asm volatile(
+      "{.reg .b64 b;\nmov.b64 b, {%8, %9};\n"
       "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3"
-      "}, {%4, %5, %6, %7}, %8, 1, 1, 1, 0;"
+      "}, {%4, %5, %6, %7}, b, 1, 1, 1, 0;\n}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "l"(b));
+      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.low),
+        "r"(b.high));
 }
 
 __device__ __forceinline__ void Wgmma(float (&d)[8], const Fragment& a,
-                                      std::uint64_t b) {
+                                      Operand b) {
   asm volatile(
+      "{.reg .b64 b;\nmov.b64 b, {%12, %13};\n"
       "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7"
-      "}, {%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
+      "}, {%8, %9, %10, %11}, b, 1, 1, 1, 0;\n}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
         "+f"(d[6]), "+f"(d[7])
-      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "l"(b));
+      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.low),
+        "r"(b.high));
 }
 
 __device__ __forceinline__ void Wgmma(float (&d)[12], const Fragment& a,
-                                      std::uint64_t b) {
+                                      Operand b) {
   asm volatile(
+      "{.reg .b64 b;\nmov.b64 b, {%16, %17};\n"
       "wgmma.mma_async.sync.aligned.m64n24k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11"
-      "}, {%12, %13, %14, %15}, %16, 1, 1, 1, 0;"
+      "}, {%12, %13, %14, %15}, b, 1, 1, 1, 0;\n}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
         "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11])
-      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "l"(b));
+      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.low),
+        "r"(b.high));
 }
 
 __device__ __forceinline__ void Wgmma(float (&d)[32], const Fragment& a,
-                                      std::uint64_t b) {
+                                      Operand b) {
   asm volatile(
+      "{.reg .b64 b;\nmov.b64 b, {%36, %37};\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
       "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31"
-      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+      "}, {%32, %33, %34, %35}, b, 1, 1, 1, 0;\n}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
         "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),
         "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
@@ -79,13 +95,14 @@ __device__ __forceinline__ void Wgmma(float (&d)[32], const Fragment& a,
         "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]),
         "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]),
         "+f"(d[31])
-      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "l"(b));
+      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.low),
+        "r"(b.high));
 }
 
 __device__ __forceinline__ void WgmmaTransposed(float (&d)[64],
-                                                const Fragment& a,
-                                                std::uint64_t b) {
+                                                const Fragment& a, Operand b) {
   asm volatile(
+      "{.reg .b64 b;\nmov.b64 b, {%68, %69};\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
       "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
@@ -93,7 +110,7 @@ __device__ __forceinline__ void WgmmaTransposed(float (&d)[64],
       "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, "
       "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63"
-      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+      "}, {%64, %65, %66, %67}, b, 1, 1, 1, 1;\n}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
         "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]),
         "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
@@ -107,7 +124,8 @@ __device__ __forceinline__ void WgmmaTransposed(float (&d)[64],
         "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
         "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]),
         "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "l"(b));
+      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.low),
+        "r"(b.high));
 }
 
 }  // namespace piserve::kernels::expert
