@@ -264,6 +264,7 @@ ROWS: dict[str, Sequence[Panel]] = {
             {
                 "bytes {{instance}}": gauge("queue_bytes"),
                 "connections {{instance}}": gauge("connections"),
+                "websockets {{instance}}": gauge("websocket_connections"),
             },
             "Bytes of unanswered requests; open connections.",
         ),
