@@ -10,6 +10,7 @@ with PolicyClient("127.0.0.1:50051") as policy:
 
 from .dynamics import ACTION_DIM, CONTROL_HZ
 from .episode import EpisodeResult, run_episode
+from .evaluation import FAULTS, Evaluation, alike, evaluate
 from .expert import Expert, expert_action, expert_chunk
 from .perturbations import NO_PERTURBATIONS, Perturbations
 from .prompts import PHRASINGS
@@ -21,15 +22,19 @@ __all__ = [
     "ACTION_DIM",
     "COLOURS",
     "CONTROL_HZ",
+    "FAULTS",
     "IMAGE_SIZE",
     "MAX_STEPS",
     "NO_PERTURBATIONS",
     "PHRASINGS",
     "EpisodeResult",
+    "Evaluation",
     "Expert",
     "Perturbations",
     "State",
     "Tabletop",
+    "alike",
+    "evaluate",
     "expert_action",
     "expert_chunk",
     "proprioception",
