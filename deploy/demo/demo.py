@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Serves a small policy and asks it for actions, beside openpi's answers.
+"""Serves small policies: beside openpi's answers first, then to a robot.
 
 Starts policy_server with a checkpoint of tests/golden, sends the observations
 (camera images, state, prompt) that openpi's own policy once answered, with the
 same noise, and prints the actions, how far they are from openpi's, where the
-time went, and three metrics. Exits non-zero if anything is off.
+time went, and three metrics. Then a trained policy moves a robot's hand over a
+table for some episodes. Exits non-zero if anything is off.
 
-Usage: demo.py --server BINARY [--policy CONFIG]
+Usage: demo.py --server BINARY [--policy CONFIG] [--episodes N] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ sys.path.insert(0, str(ROOT / "clients" / "python"))
 
 from piserve import PolicyClient, PolicyError  # noqa: E402
 
+import closed_loop  # noqa: E402
 import recorded  # noqa: E402
+from paper import STAGES, Paper  # noqa: E402
 from server_process import (  # noqa: E402
     CONFIGS,
     ServerFailed,
@@ -33,47 +36,11 @@ from server_process import (  # noqa: E402
     metrics,
 )
 
-_STAGES = (
-    ("parse", "read the message"),
-    ("decode", "decode, resize, normalise, tokenise"),
-    ("queue", "wait for a wave"),
-    ("form", "gather the wave"),
-    ("h2d", "to the device"),
-    ("gpu", "the model"),
-    ("vision", "  images to tokens"),
-    ("prefill", "  tokens to a cache"),
-    ("denoise", "  noise to actions"),
-    ("d2h", "from the device"),
-    ("post", "to robot units"),
-)
 _METRICS = (
     'piserve_requests_received_total{method="Infer"}',
     'piserve_requests_completed_total{code="OK",method="Infer"}',
     "piserve_ready",
 )
-
-
-class Paper:
-    """Lines for a person; coloured only on a terminal."""
-
-    def __init__(self) -> None:
-        self._colour = sys.stdout.isatty()
-
-    def line(self, text: str = "") -> None:
-        print(text, flush=True)
-
-    def title(self, text: str) -> None:
-        self.line()
-        self.line(self._painted(text, "1"))
-
-    def verdict(self, good: bool) -> str:
-        return self._painted(*(("ok", "32") if good else ("OFF", "31")))
-
-    def grey(self, text: str) -> str:
-        return self._painted(text, "2")
-
-    def _painted(self, text: str, code: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if self._colour else text
 
 
 def describe(observation: Dict[str, Any]) -> List[str]:
@@ -117,7 +84,7 @@ def show_timing(paper: Paper, replies: Sequence[Dict[str, Any]]) -> None:
     paper.line(f"  {'stage':<10}{head}")
     rows = [
         (stage, [r["server_timing"].get(f"{stage}_ms") for r in replies], what)
-        for stage, what in _STAGES
+        for stage, what in STAGES
     ]
     rows.append(
         ("server", [r["server_timing"]["infer_ms"] for r in replies], "in all")
@@ -169,8 +136,8 @@ def ask(
     return good
 
 
-def run(paper: Paper, binary: pathlib.Path, name: str) -> bool:
-    """The whole demo; whether all was as it should be."""
+def compare(paper: Paper, binary: pathlib.Path, name: str) -> bool:
+    """The part beside openpi; whether all was as it should be."""
     config = recorded.load(name)
     path = CONFIGS / f"{name}_tiny.textproto"
     paper.title("piserve: a small policy, served on this CPU")
@@ -194,7 +161,7 @@ def run(paper: Paper, binary: pathlib.Path, name: str) -> bool:
             paper, server.get("/metrics"), len(config.recordings)
         )
         server.stop()
-    paper.title("Result")
+    paper.title("Beside openpi")
     wanted = len(config.recordings)
     equal = len(replies) == wanted
     paper.line(
@@ -208,7 +175,8 @@ def run(paper: Paper, binary: pathlib.Path, name: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Serve a small policy and ask it for actions."
+        description="Serve small policies, compare one with openpi's answers, "
+        "let the other move a robot."
     )
     parser.add_argument(
         "--server",
@@ -220,7 +188,19 @@ def main() -> int:
         "--policy",
         choices=recorded.config_names(),
         default="pi0_libero",
-        help="the robot's configuration",
+        help="the robot's configuration, for the comparison",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=10,
+        help="of the robot; 0: only the comparison",
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=ROOT / "build" / "demo",
+        help="folder for the pictures of the last episode",
     )
     arguments = parser.parse_args()
     paper = Paper()
@@ -228,7 +208,13 @@ def main() -> int:
         print(f"no server at {arguments.server}: build it first")
         return 1
     try:
-        return 0 if run(paper, arguments.server, arguments.policy) else 1
+        good = compare(paper, arguments.server, arguments.policy)
+        if arguments.episodes > 0:
+            moved = closed_loop.run(
+                paper, arguments.server, arguments.episodes, arguments.out
+            )
+            good = good and moved
+        return 0 if good else 1
     except (PolicyError, ServerFailed, OSError) as error:
         paper.title(f"{paper.verdict(False)}: {error}")
         return 1

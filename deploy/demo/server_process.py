@@ -30,6 +30,7 @@ class Addresses:
     probe: str
     admin: str
     http: str
+    websocket: str = ""  # empty: off
 
 
 class ServerProcess:
@@ -147,7 +148,7 @@ class ServerProcess:
 
 def _read_ports(text: str) -> Dict[str, str]:
     found = dict(line.split() for line in text.splitlines() if line.strip())
-    return {name: f"127.0.0.1:{found[name]}" for name in LISTENERS}
+    return {name: f"127.0.0.1:{port}" for name, port in found.items()}
 
 
 def metrics(page: str) -> Dict[str, float]:

@@ -22,7 +22,11 @@ def demo(*arguments):
 
 @pytest.mark.parametrize("policy", recorded.config_names())
 def test_demo_shows_actions_equal_to_openpis(policy):
-    done = demo(f"--server={binary('policy_server')}", f"--policy={policy}")
+    done = demo(
+        f"--server={binary('policy_server')}",
+        f"--policy={policy}",
+        "--episodes=0",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     text = done.stdout
     for observation in (1, 2, 3):
@@ -34,6 +38,19 @@ def test_demo_shows_actions_equal_to_openpis(policy):
     assert "server stopped, exit code 0   ok" in text
     assert "OFF" not in text
     assert "\033" not in text, "colour, though nobody watches"
+
+
+def test_demo_moves_a_robot_and_films_it(tmp_path):
+    done = demo(
+        f"--server={binary('policy_server')}",
+        "--episodes=2",
+        f"--out={tmp_path}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "success  2 of 2 episodes" in done.stdout
+    assert "denoise" in done.stdout.split("A robot in a closed loop")[1]
+    assert (tmp_path / "tabletop.gif").read_bytes().startswith(b"GIF89a")
+    assert (tmp_path / "tabletop.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_fails_without_a_server(tmp_path):
