@@ -27,7 +27,7 @@ setup:  ## Install packages, libtorch and the Python environment
 build: setup  ## Build everything, tests included, in build/dev
 	@$(call build,dev)
 
-demo: setup  ## Serve a small policy, ask it for actions, compare with openpi
+demo: setup  ## Serve small policies: compare with openpi, then move a robot
 	@$(call build,dev,--target policy_server)
 	@.venv/bin/python deploy/demo/demo.py --server build/dev/bin/policy_server
 
