@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 
 readonly here=deploy/setup deps=.deps
 readonly torch=2.11.0 sentencepiece=0.2.0 googleapis=1.76.0
+readonly openpi_client=0.1.2
 readonly cupti=13.0.85 cudart=13.0.96
 step=0
 readonly steps=6
@@ -105,6 +106,8 @@ python_environment() {
     setuptools wheel -r tests/requirements.txt
   pip install -q \
     --no-deps --no-build-isolation -e clients/python
+  # It asks for numpy 1 and runs on numpy 2; what it needs is in the list.
+  pip install -q --no-deps "openpi-client==$openpi_client"
   stamp venv "$want"
 }
 

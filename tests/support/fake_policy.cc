@@ -114,7 +114,17 @@ FakePolicy::Options FakePolicy::Hash(const Variant& variant) {
   };
   options.act = [dim = variant.action_dim](const SlotRow& row,
                                            std::span<float> actions) {
-    WriteHashActions(row, dim, actions);
+    WriteHashActions(DigestOf(row), dim, actions);
+    return absl::OkStatus();
+  };
+  return options;
+}
+
+FakePolicy::Options FakePolicy::Blind(const Variant& variant) {
+  Options options = Hash(variant);
+  options.act = [dim = variant.action_dim](const SlotRow& row,
+                                           std::span<float> actions) {
+    WriteHashActions(BlindDigestOf(row), dim, actions);
     return absl::OkStatus();
   };
   return options;

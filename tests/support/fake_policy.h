@@ -50,6 +50,10 @@ class FakePolicy : public Policy {
   // 6 + 0.5 B ms.
   static Options Hash(const Variant& variant);
 
+  // The same, but blind to the noise and with the prompt's tokens hashed: equal
+  // observations get equal actions, also over a wire that carries no noise.
+  static Options Blind(const Variant& variant);
+
   explicit FakePolicy(Options options);
   ~FakePolicy() override;  // completes what was submitted
 

@@ -24,10 +24,19 @@ inline std::uint64_t DigestOf(const SlotRow& row) {
   return load::RowDigest(hashed);
 }
 
-// What a hash policy answers to `row`: [H, action_dim], normalised.
-inline void WriteHashActions(const SlotRow& row, int action_dim,
+// The digest of all of a row but its noise, the prompt's tokens included.
+inline std::uint64_t BlindDigestOf(SlotRow row) {
+  row.noise = {};
+  const auto tokens = row.tokens.first(*row.token_count);
+  return DigestOf(row) ^
+         load::HashBytes({reinterpret_cast<const std::uint8_t*>(tokens.data()),
+                          tokens.size_bytes()});
+}
+
+// What a hash policy answers to a row of that digest: [H, action_dim],
+// normalised.
+inline void WriteHashActions(std::uint64_t digest, int action_dim,
                              std::span<float> actions) {
-  const std::uint64_t digest = DigestOf(row);
   for (std::size_t i = 0; i < actions.size(); ++i) {
     actions[i] = load::HashAction(digest, i / action_dim, i % action_dim);
   }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole server with a policy that computes nothing, for load runs:
 //
-//   piserve_test_server --policy=noop|hash [policy_server's flags]
+//   piserve_test_server --policy=noop|hash|blind [policy_server's flags]
 //
 //   noop  zero actions at once, for ALOHA's three views (pi0_aloha)
 //   hash  actions are a hash of the observation, for LIBERO's two views
 //         (pi05_libero); a wave of B rows takes 6 + 0.5 B ms
+//   blind the same, blind to the noise; for the robot of --policy_config, a
+//         row of Pi0.5
 //
 // Further flags make it slow, faulty or narrow, so that a test sees each way in
 // which a server says no. With --stall_file=PATH no wave ends while that file
@@ -30,7 +32,8 @@
 #include "tests/support/fake_host.h"
 #include "tests/support/fake_policy.h"
 
-ABSL_FLAG(std::string, policy, "hash", "noop or hash");
+ABSL_FLAG(std::string, policy, "hash", "noop, hash or blind");
+ABSL_FLAG(std::string, policy_config, "pi05_libero", "Of the blind policy");
 ABSL_FLAG(std::string, stall_file, "", "While it exists no wave ends");
 ABSL_FLAG(absl::Duration, load_time, absl::ZeroDuration(),
           "What loading the policy takes");
@@ -52,6 +55,19 @@ namespace piserve {
 namespace {
 
 bool IsNoOp() { return absl::GetFlag(FLAGS_policy) == "noop"; }
+bool IsBlind() { return absl::GetFlag(FLAGS_policy) == "blind"; }
+
+std::string PolicyConfigName() {
+  return IsNoOp()    ? "pi0_aloha"
+         : IsBlind() ? absl::GetFlag(FLAGS_policy_config)
+                     : "pi05_libero";
+}
+
+testing::FakePolicy::Options OptionsOf(const Variant& variant) {
+  return IsNoOp()    ? testing::FakePolicy::NoOp(variant)
+         : IsBlind() ? testing::FakePolicy::Blind(variant)
+                     : testing::FakePolicy::Hash(variant);
+}
 
 // No row is done while `file` exists.
 void StallWhileThereIs(const std::string& file,
@@ -87,15 +103,13 @@ absl::StatusOr<server::HostedPolicy> MakeHost(
     variant.pi05 = false;
     variant.max_token_len = Pi0Variant().max_token_len;
   }
-  auto options = IsNoOp() ? testing::FakePolicy::NoOp(variant)
-                          : testing::FakePolicy::Hash(variant);
+  auto options = OptionsOf(variant);
   const std::string stall_file = absl::GetFlag(FLAGS_stall_file);
   if (!stall_file.empty()) StallWhileThereIs(stall_file, options);
   OverrideByFlags(options);
   return testing::HostOf(
       entry.name, std::make_unique<testing::FakePolicy>(std::move(options)),
-      absl::GetFlag(FLAGS_source_folder),
-      IsNoOp() ? "pi0_aloha" : "pi05_libero");
+      absl::GetFlag(FLAGS_source_folder), PolicyConfigName());
 }
 
 server::Config TestConfig() {
@@ -118,8 +132,9 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Serves a policy that computes nothing.");
   absl::ParseCommandLine(argc, argv);
   const std::string policy = absl::GetFlag(FLAGS_policy);
-  if (policy != "noop" && policy != "hash") {
-    std::fprintf(stderr, "piserve_test_server: policy: want noop or hash\n");
+  if (policy != "noop" && policy != "hash" && policy != "blind") {
+    std::fprintf(stderr,
+                 "piserve_test_server: policy: want noop, hash or blind\n");
     return 1;
   }
   return piserve::server::RunServer("piserve_test_server",
