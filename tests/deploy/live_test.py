@@ -31,6 +31,7 @@ INTERVAL = "200ms"
 FACTOR = 100
 STALL_ALERTS = {"PiserveStalled", "PiserveErrorsBurnFast"}
 ALERTS = STALL_ALERTS | {"PiserveDown"}
+NETWORK_RUNS = "rate(piserve_stage_device_seconds_count[3s]) > 0"
 STALL_LIMIT = 18  # s; after 20 the server gives a hung device up
 
 
@@ -113,7 +114,12 @@ def live(story, server, stall_file):
         client.infer(b"no observation")  # refused; nobody's budget
     time.sleep(3)  # good order is what is watched; a busy machine needs longer
     prometheus.wait_for(
-        lambda: not prometheus.raised() & ALERTS, 60, "good order"
+        lambda: (
+            not prometheus.raised() & ALERTS
+            and story.series_until_now(NETWORK_RUNS)
+        ),
+        60,
+        "good order",
     )
     story.in_order = prometheus.firing()
     stall_file.touch()
