@@ -13,6 +13,11 @@ inline constexpr float kNoScore = -1e30f;
 // Scores to powers of two: log2(e) / sqrt(256).
 inline constexpr float kScoreScale = 1.4426950408889634f / 16;
 
+__device__ __forceinline__ float Exp2(float v) {
+  asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(v));
+  return v;
+}
+
 struct AttentionPlace {
   int split;          // two tiles
   int half;           // of the value dimensions
@@ -47,7 +52,7 @@ __device__ __forceinline__ int SplitAt(const Block& b, const AttentionPlace& p,
 class SuffixTile {
  public:
   __device__ __forceinline__ SuffixTile(const Block& b, const AttentionPlace& p,
-                                        int layer) {
+                                        int layer, unsigned tag) {
     const int thread = b.warp * 32 + b.lane;
     first_ = thread >> 6;
     const int tokens = b.horizon + (b.HasState() ? 1 : 0);
@@ -65,6 +70,7 @@ class SuffixTile {
     step_ = state_ ? 16 : kRows * 16;
     keys_ = Opaque(keys + first_ * step_);
     values_ = Opaque(values + first_ * step_);
+    Await(Address(6 + (b.warp & 1)), state_ ? 0 : tag);
     Request(v_, [&](int i) { return Address(i); });
   }
   __device__ __forceinline__ void Place(const Block& b, const AttentionPlace& p,
@@ -145,7 +151,7 @@ __device__ __forceinline__ void Softmax(const Block& b, int tile,
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int r = (i >> 1) & 1;
-    s[i] = s[i] == kNoScore ? 0 : exp2f(s[i] - most[r]);
+    s[i] = s[i] == kNoScore ? 0 : Exp2(s[i] - most[r]);
     sum[r] += s[i];
   }
 #pragma unroll
@@ -221,7 +227,7 @@ __device__ __forceinline__ void SendSplit(const Block& b,
   const float2 own = b.shared.stats[b.group][row];
   const float2 far = b.shared.stats[1 - b.group][row];
   const float most = fmaxf(own.x, far.x);
-  const float f = exp2f(own.x - most), h = exp2f(far.x - most);
+  const float f = Exp2(own.x - most), h = Exp2(far.x - most);
   if (row >= b.rows) return;
   const int place = SplitAt(b, p, p.split);
   char* to = b.mail + Workspace::kSplit +
@@ -256,9 +262,10 @@ __device__ __forceinline__ void Attend(Block& b, int layer, unsigned tag) {
   const char* from = Fragments(
       b, b.mail + Workspace::kQuery + b.split * (kRows * kHeadDim * 2));
   const auto address = [&](int k) { return from + k * kStepBytes; };
+  Await(address((b.lane >> 2) + 8 * b.group), tag);
   Request(q, address);
   if (p.split == kTiles / 2 - 1) {
-    SuffixTile suffix(b, p, layer);
+    SuffixTile suffix(b, p, layer, tag);
     suffix.Place(b, p, tag);
   }
   float o[64];
@@ -299,6 +306,7 @@ __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
   };
   const auto stats = [&](int i) { return stats_base + at(i) * (kRows * 16); };
   uint4 v[4], s[4];
+  Await(stats(b.lane >> 3), tag);
   Request(s, stats);
   Request(v, values);
   Settle(s, stats, tag);
@@ -313,7 +321,7 @@ __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
   float total = 0, o[8] = {};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float f = live(i) ? exp2f(__uint_as_float(s[i].y) - most) : 0;
+    const float f = live(i) ? Exp2(__uint_as_float(s[i].y) - most) : 0;
     total += f * __uint_as_float(s[i].z);
     const std::uint32_t words[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
 #pragma unroll

@@ -83,14 +83,14 @@ __device__ __forceinline__ void Qkv(Block& b, int layer, const float* shift,
   for (int n = 0; n < kGroups; ++n) {
     add[n] = ShiftPair(shift, 8 * GroupOf(b.id, n) + 2 * b.quad);
   }
-  ReceiveScales(b, b.mail + Workspace::kAttentionSums, in_tag);
+  ResidualScales scales(b, b.mail + Workspace::kAttentionSums);
   float d[4 * kGroups];
   Multiply<kGroups, 4>(
       b, b.mail + Workspace::kAttentionIn + 2 * b.group * kChunkBytes, in_tag,
       [](int i) { return 4 * (i >> 1) + (i & 1); },
       [&](int i) { return b.slot + 2 * (i >> 1) + b.group; },
       [](int i) { return (i & 1) * 16 * kGroups * 128; },
-      [](int i) { return (i & 1) == 1; }, d);
+      [](int i) { return (i & 1) == 1; }, scales, d);
   b.slot += 4;
   float4* exchange = reinterpret_cast<float4*>(b.shared.small) + b.thread;
   if (b.group == 1) {
@@ -129,13 +129,14 @@ __device__ __forceinline__ void SendPartial(const Block& b, char* to,
 
 // The head's share of the output projection, 64 columns.
 __device__ __forceinline__ void ProjectOut(Block& b, unsigned tag) {
+  NoScales scales;
   float d[32];
   Multiply<8, 1>(
       b,
       b.mail + Workspace::kAttended + b.split * (kRows * kHeadDim * 2) +
           b.group * kChunkBytes,
       tag, [](int) { return 0; }, [&](int) { return b.slot + b.group; },
-      [](int) { return 0; }, [](int) { return true; }, d);
+      [](int) { return 0; }, [](int) { return true; }, scales, d);
   b.slot += 2;
   float e[16];
   AddWarpgroups(b, d, b.shared.middle, e);
@@ -157,13 +158,13 @@ __device__ __forceinline__ void GateUp(Block& b, const float* shift,
     add[n] = ShiftPair(
         shift, kQkvGroups * 8 + 64 * b.id + 32 * b.group + 8 * n + 2 * b.quad);
   }
-  ReceiveScales(b, b.mail + Workspace::kMlpSums, tag);
+  ResidualScales scales(b, b.mail + Workspace::kMlpSums);
   float d[32];
   Multiply<8, 4>(
       b, b.mail + Workspace::kMlpIn + b.group * kChunkBytes, tag,
       [](int i) { return 2 * i; },
       [&](int i) { return b.slot + 2 * i + b.group; }, [](int) { return 0; },
-      [](int) { return true; }, d);
+      [](int) { return true; }, scales, d);
   b.slot += 8;
   float e[16];
   AddWarpgroups(b, d, b.shared.wide, e);
@@ -183,6 +184,7 @@ __device__ __forceinline__ void GateUp(Block& b, const float* shift,
 
 // 512 of down's 4096 inputs, 64 columns.
 __device__ __forceinline__ void ProjectDown(Block& b, unsigned tag) {
+  NoScales scales;
   float d[32];
   Multiply<8, 2>(
       b,
@@ -190,7 +192,7 @@ __device__ __forceinline__ void ProjectDown(Block& b, unsigned tag) {
           b.group * kChunkBytes,
       tag, [](int i) { return 2 * i; },
       [&](int i) { return b.slot + 2 * i + b.group; }, [](int) { return 0; },
-      [](int) { return true; }, d);
+      [](int) { return true; }, scales, d);
   b.slot += 4;
   float e[16];
   AddWarpgroups(b, d, b.shared.middle, e);
@@ -261,7 +263,8 @@ __device__ __forceinline__ void AddToResidual(Block& b, const char* partial,
              ((4 * late * kBlocks + b.id) * 2 + b.OwnHalf()) * (kRows * 16L) +
              row * 16);
   Receive(
-      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); }, tag);
+      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); }, tag,
+      b.lane >> 3);
   __syncwarp();
   float4 sum = AsFloats(v[0]);
 #pragma unroll

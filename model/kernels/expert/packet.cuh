@@ -80,9 +80,22 @@ __device__ __forceinline__ void Settle(uint4 (&v)[N], Address address,
   }
 }
 
+// Waits for one packet. What a warp will load is many times what it needs to
+// see to know that the time has come: while everybody polls, that load would
+// slow everything down. So each lane waits for another one of them first.
+__device__ __forceinline__ void Await(const char* packet, unsigned tag) {
+  uint4 v[1];
+  const auto address = [&](int) { return packet; };
+  Request(v, address);
+  Settle(v, address, tag);
+  __syncwarp();
+}
+
+// Packets address(0) .. address(N - 1), `first` being the one to wait for.
 template <int N, typename Address>
 __device__ __forceinline__ void Receive(uint4 (&v)[N], Address address,
-                                        unsigned tag) {
+                                        unsigned tag, int first) {
+  Await(address(first), tag);
   Request(v, address);
   Settle(v, address, tag);
 }

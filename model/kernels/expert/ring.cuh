@@ -13,7 +13,7 @@ inline constexpr int kSlots = 10;
 inline constexpr int kSlotBytes = 16384;
 // Copies on their way at a time. A deep ring is for capacity: in bursts it
 // delays the small packets that blocks wait for.
-inline constexpr int kInFlight = 2;
+inline constexpr int kInFlight = 1;
 // A slot is read by one of the two warpgroups.
 inline constexpr int kReaders = 4;
 

@@ -79,7 +79,7 @@ __device__ __forceinline__ void MultiplySuffix(Block& b, unsigned tag,
     const auto address = [&](int i) {
       return ((i & 1) == 0 ? low : high) + (i >> 1) * (kRows * 64);
     };
-    Receive(z, address, tag);
+    Receive(z, address, tag, b.lane >> 1);
     low += 8 * (kRows * 64), high += 8 * (kRows * 64);
     __syncwarp();
     WgmmaFence();
@@ -134,7 +134,7 @@ __device__ __forceinline__ void EmbedPi05(Block& b, unsigned tag) {
       Opaque(b.mail + Workspace::kSuffix + (own * 8 + 4 * late) * 16);
   uint4 x[4];
   Receive(
-      x, [&](int i) { return row + i * 16; }, tag);
+      x, [&](int i) { return row + i * 16; }, tag, 0);
   __syncwarp();
   float sum[4];
 #pragma unroll
@@ -164,7 +164,7 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
       b.mail + Workspace::kAttentionIn +
       FragmentAt(thread >> 2, tile, 4 * (b.id & 7) + (thread & 3));
   Receive(
-      v, [&](int) { return from; }, tag);
+      v, [&](int) { return from; }, tag, 0);
   const float2 first = UnpackBf16(lower == 0 ? v[0].x : v[0].y);
   const float2 second = UnpackBf16(lower == 0 ? v[0].z : v[0].w);
   reinterpret_cast<float4*>(row)[thread] =
@@ -172,7 +172,7 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
   if (thread < kBlocks) {
     from = b.mail + Workspace::kAttentionSums + SumsAt(b.id >> 2, thread);
     Receive(
-        v, [&](int) { return from; }, tag);
+        v, [&](int) { return from; }, tag, 0);
     const float4 f = AsFloats(v[0]);
     const int i = b.id & 3;
     row[kExpertWidth + thread] = i == 0   ? f.x
