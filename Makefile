@@ -6,9 +6,11 @@ SHELL := /bin/bash
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
-# Objects are keyed by content, so that any clone can use them.
+# Objects are keyed by content, so that any clone can use them. Depend mode: a
+# file that is not there yet is not preprocessed once more to be looked for.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
+export CCACHE_DEPEND := 1
 export NINJA_STATUS := [%f/%t %es] 
 
 build = cmake --preset $(1) --log-level=WARNING && \
