@@ -172,7 +172,11 @@ __device__ __forceinline__ void RunStep(Block& b, int step, int steps) {
   }
   SendResidual(b, m, b.mail + Workspace::kAttentionIn,
                b.mail + Workspace::kAttentionSums, step & 1);
-  for (int layer = 0; layer < kExpertDepth; ++layer) RunLayer(b, step, layer);
+  const int next = step + 1 < steps ? time + 1 : time;
+  for (int layer = 0; layer < kExpertDepth; ++layer) {
+    if (layer == kExpertDepth - 2) PrefetchStepEnd(b, next);
+    RunLayer(b, step, layer);
+  }
   Refresh(b);
   if (b.id >= b.horizon) return;
   const float* bias = b.args.shift == nullptr

@@ -263,8 +263,7 @@ __device__ __forceinline__ void AddToResidual(Block& b, const char* partial,
              ((4 * late * kBlocks + b.id) * 2 + b.OwnHalf()) * (kRows * 16L) +
              row * 16);
   Receive(
-      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); }, tag,
-      b.lane >> 3);
+      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); }, tag);
   __syncwarp();
   float4 sum = AsFloats(v[0]);
 #pragma unroll

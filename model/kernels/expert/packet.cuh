@@ -91,11 +91,9 @@ __device__ __forceinline__ void Await(const char* packet, unsigned tag) {
   __syncwarp();
 }
 
-// Packets address(0) .. address(N - 1), `first` being the one to wait for.
 template <int N, typename Address>
 __device__ __forceinline__ void Receive(uint4 (&v)[N], Address address,
-                                        unsigned tag, int first) {
-  Await(address(first), tag);
+                                        unsigned tag) {
   Request(v, address);
   Settle(v, address, tag);
 }

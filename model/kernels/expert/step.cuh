@@ -29,36 +29,62 @@ __device__ __forceinline__ float Dot32(const float* row, const float* x) {
   return sum;
 }
 
+// A x for this block's token, all 1024 of them to `sums`: eight lanes take a
+// row of A, so that whole lines are read.
+__device__ __forceinline__ void MultiplyIn(const Block& b, float* sums) {
+  const int k = 4 * (b.lane & 7), first = b.warp * 128 + b.lane / 8;
+  const float4 x = *reinterpret_cast<const float4*>(b.shared.x + k);
+  const float* a = b.args.in_weight + first * kExpertActionDim + k;
+#pragma unroll 8
+  for (int i = 0; i < 32; ++i) {
+    float sum = Dot4(LoadFloats(a + 4 * i * kExpertActionDim), x);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    sum += __shfl_xor_sync(~0u, sum, 4);
+    if ((b.lane & 7) == 0) sums[first + 4 * i] = sum;
+  }
+}
+
 // Sends what the suffix of this block's token is made from: Pi0's
 // z = silu(A x + c) in bf16, Pi0.5's x itself.
 __device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
                                               unsigned tag) {
   const int thread = b.warp * 32 + b.lane;
   if (b.id >= b.horizon) return;
-  const float* x = b.shared.x;
   char* to = b.mail + Workspace::kSuffix;
   if (!b.HasState()) {
     if (thread < 8) {
-      StorePacket(
-          to + (b.id * 8 + thread) * 16,
-          TagFloats(*reinterpret_cast<const float4*>(x + 4 * thread), tag));
+      const float* x = b.shared.x + 4 * thread;
+      StorePacket(to + (b.id * 8 + thread) * 16,
+                  TagFloats(*reinterpret_cast<const float4*>(x), tag));
     }
     return;
   }
-  const float4 c =
-      LoadFloats(b.args.in_bias + time_row * kExpertWidth + 4 * thread);
-  const float* a = b.args.in_weight + 4 * thread * kExpertActionDim;
-  const float z0 = Silu(Dot32(a, x) + c.x);
-  const float z1 = Silu(Dot32(a + kExpertActionDim, x) + c.y);
-  const float z2 = Silu(Dot32(a + 2 * kExpertActionDim, x) + c.z);
-  const float z3 = Silu(Dot32(a + 3 * kExpertActionDim, x) + c.w);
-  const std::uint32_t w0 =
-      (thread & 1) == 0 ? PackTagged(z0, z1, tag) : PackBf16(z0, z1);
-  const std::uint32_t w1 = PackBf16(z2, z3);
-  const std::uint32_t w2 = __shfl_xor_sync(~0u, w0, 1);
-  const std::uint32_t w3 = __shfl_xor_sync(~0u, w1, 1);
-  if ((thread & 1) == 0) {
-    StorePacket(to + PacketAt(thread >> 1, b.id), make_uint4(w0, w1, w2, w3));
+  float* sums = reinterpret_cast<float*>(b.shared.middle);
+  MultiplyIn(b, sums);
+  SyncMatrixThreads();
+  if (thread >= kExpertWidth / 8) return;
+  const float* c = b.args.in_bias + time_row * kExpertWidth + 8 * thread;
+  float z[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) z[i] = Silu(sums[8 * thread + i] + __ldg(c + i));
+  StorePacket(to + PacketAt(thread, b.id),
+              make_uint4(PackTagged(z[0], z[1], tag), PackBf16(z[2], z[3]),
+                         PackBf16(z[4], z[5]), PackBf16(z[6], z[7])));
+}
+
+// Brings what the end of a step reads back into L2, which the layers' weights
+// have swept: every block 1 KB of each matrix and a part of the next c.
+__device__ __forceinline__ void PrefetchStepEnd(const Block& b, int time_row) {
+  const int thread = b.warp * 32 + b.lane;
+  const auto prefetch = [](const float* p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+  };
+  const int at = (b.id * 8 + (thread & 7)) * 32;
+  if (thread < 8) prefetch(b.args.out_weight + at);
+  if (thread >= 8 && thread < 16) prefetch(b.args.in_weight + at);
+  if (b.HasState() && thread == 16 && b.id < 32) {
+    prefetch(b.args.in_bias + time_row * kExpertWidth + b.id * 32);
   }
 }
 
@@ -79,7 +105,8 @@ __device__ __forceinline__ void MultiplySuffix(Block& b, unsigned tag,
     const auto address = [&](int i) {
       return ((i & 1) == 0 ? low : high) + (i >> 1) * (kRows * 64);
     };
-    Receive(z, address, tag, b.lane >> 1);
+    Await(address(b.lane >> 1), tag);
+    Receive(z, address, tag);
     low += 8 * (kRows * 64), high += 8 * (kRows * 64);
     __syncwarp();
     WgmmaFence();
@@ -134,7 +161,7 @@ __device__ __forceinline__ void EmbedPi05(Block& b, unsigned tag) {
       Opaque(b.mail + Workspace::kSuffix + (own * 8 + 4 * late) * 16);
   uint4 x[4];
   Receive(
-      x, [&](int i) { return row + i * 16; }, tag, 0);
+      x, [&](int i) { return row + i * 16; }, tag);
   __syncwarp();
   float sum[4];
 #pragma unroll
@@ -164,7 +191,7 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
       b.mail + Workspace::kAttentionIn +
       FragmentAt(thread >> 2, tile, 4 * (b.id & 7) + (thread & 3));
   Receive(
-      v, [&](int) { return from; }, tag, 0);
+      v, [&](int) { return from; }, tag);
   const float2 first = UnpackBf16(lower == 0 ? v[0].x : v[0].y);
   const float2 second = UnpackBf16(lower == 0 ? v[0].z : v[0].w);
   reinterpret_cast<float4*>(row)[thread] =
@@ -172,7 +199,7 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
   if (thread < kBlocks) {
     from = b.mail + Workspace::kAttentionSums + SumsAt(b.id >> 2, thread);
     Receive(
-        v, [&](int) { return from; }, tag, 0);
+        v, [&](int) { return from; }, tag);
     const float4 f = AsFloats(v[0]);
     const int i = b.id & 3;
     row[kExpertWidth + thread] = i == 0   ? f.x

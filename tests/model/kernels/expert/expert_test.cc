@@ -40,8 +40,6 @@ void ExpectAsCloseAsOpenpi(RandomCall& call, const std::string& what) {
     const double ours = RelativeError(slice(got), slice(exact));
     const double theirs = RelativeError(slice(openpi), slice(exact));
     EXPECT_LE(ours, kOfOpenpi * theirs) << what << ", part " << i / part;
-    std::printf("%s part %zu: error %.2e, openpi's rounding %.2e\n",
-                what.c_str(), i / part, ours, theirs);
   }
 }
 
