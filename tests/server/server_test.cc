@@ -68,10 +68,9 @@ class ServerTest : public ::testing::Test {
     Server::Options options;
     options.config.policies.emplace_back();
     options.config.policies.back().name = "libero";
-    options.config.listeners = {.grpc = "127.0.0.1:0",
-                                .probe = "127.0.0.1:0",
-                                .admin = "127.0.0.1:0",
-                                .http = "127.0.0.1:0"};
+    server::ListenerConfig& listeners = options.config.listeners;
+    listeners.grpc = listeners.probe = "127.0.0.1:0";
+    listeners.admin = listeners.http = "127.0.0.1:0";
     options.config.decode_workers = 2;
     options.config.logging.level = LogLevel::kError;
     return options;
