@@ -206,9 +206,10 @@ void FakePolicy::WaitWhileHanging() {
 }
 
 void FakePolicy::RunWave(Job job) {
-  const auto end = std::chrono::steady_clock::now() +
-                   absl::ToChronoNanoseconds(
-                       options_.duration(SizeFor(job.wave.shape.rows)));
+  const absl::Duration duration =
+      options_.duration(SizeFor(job.wave.shape.rows));
+  const auto end =
+      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(duration);
   auto& slot = static_cast<MemorySlot&>(*job.wave.slot);
   if (waves_ >= options_.waves_before_fault.value_or(waves_ + 1)) Break();
   WaveResult result;
@@ -226,6 +227,9 @@ void FakePolicy::RunWave(Job job) {
   ++waves_;
   rows_ += job.wave.shape.rows;
   result.graph_rows = SizeFor(job.wave.shape.rows);
+  for (const auto& [stage, part] : options_.stages) {
+    result.stages.push_back({stage, part * duration});
+  }
   result.slot = std::move(job.wave.slot);
   job.completion(std::move(result));
 }

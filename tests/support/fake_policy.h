@@ -7,7 +7,9 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -37,6 +39,8 @@ class FakePolicy : public Policy {
     std::function<absl::Duration(int rows)> predicted;
     // Break() comes after that many waves; absent: never by itself.
     std::optional<int> waves_before_fault;
+    // Stages that a wave reports, with their parts of its duration.
+    std::vector<std::pair<std::string, double>> stages;
     // Writes [H, action_dim] actions of a row and says how the row ended.
     // Default: zeros.
     std::function<absl::Status(const SlotRow& row, std::span<float> actions)>

@@ -104,6 +104,7 @@ absl::StatusOr<server::HostedPolicy> MakeHost(
     variant.max_token_len = Pi0Variant().max_token_len;
   }
   auto options = OptionsOf(variant);
+  options.stages = {{"vision", 0.3}, {"prefill", 0.3}, {"denoise", 0.4}};
   const std::string stall_file = absl::GetFlag(FLAGS_stall_file);
   if (!stall_file.empty()) StallWhileThereIs(stall_file, options);
   OverrideByFlags(options);
