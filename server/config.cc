@@ -232,6 +232,19 @@ PolicyEntry ReadPolicy(const config::PolicyEntry& in, int index,
   out.prompt_overflow = in.prompt_overflow() == config::TRUNCATE
                             ? PromptOverflow::kTruncate
                             : PromptOverflow::kRefuse;
+  out.plan = check.Path(in.plan());
+  out.rope_table =
+      in.rope_table() == config::EXACT ? RopeTable::kExact : RopeTable::kBf16;
+  if (out.backend != Backend::kEngine &&
+      (!in.plan().empty() || in.rope_table() == config::EXACT)) {
+    check.Fail(Field("policies", index, "plan, rope_table"), "a value",
+               "none: they are of backend ENGINE");
+  }
+  if (out.backend == Backend::kEngine &&
+      out.precision != Precision::kBFloat16) {
+    check.Fail(Field("policies", index, "precision"), "FLOAT32",
+               "BFLOAT16 for backend ENGINE");
+  }
   return out;
 }
 

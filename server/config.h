@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "model/policy_config.h"
+#include "model/rope_table.h"
 
 namespace piserve::server {
 
@@ -63,6 +64,8 @@ struct PolicyEntry {
   Backend backend = Backend::kReference;
   int threads = 0;  // 0: cores
   PromptOverflow prompt_overflow = PromptOverflow::kRefuse;
+  std::string plan;  // of the engine; empty: not kept
+  RopeTable rope_table = RopeTable::kBf16;
 };
 
 // "host:port"; port 0 takes a free one.

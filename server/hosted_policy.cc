@@ -11,13 +11,11 @@
 #include "batching/clock.h"
 #include "model/checkpoint/digest.h"
 #include "model/checkpoint/load.h"
-#include "model/reference/policy.h"
 #include "model/transform/tokenizer.h"
+#include "server/make_policy.h"
 
 namespace piserve::server {
 namespace {
-
-constexpr int kDefaultSteps = 10;
 
 absl::Status InPolicy(const PolicyEntry& entry, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("policy ", entry.name, ": ",
@@ -78,30 +76,7 @@ checkpoint::CheckpointOptions OptionsOf(const PolicyEntry& entry,
   return options;
 }
 
-absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(
-    const PolicyEntry& entry, checkpoint::Checkpoint& checkpoint) {
-  reference::ReferencePolicy::Options options;
-  options.precision = entry.precision == Precision::kFloat32
-                          ? reference::Precision::kFloat32
-                          : reference::Precision::kBFloat16;
-  options.threads = entry.threads;
-  options.batch_sizes = entry.batch_sizes;
-  options.step_counts = entry.step_counts;
-  if (options.step_counts.empty()) {
-    options.step_counts = {
-        checkpoint.num_inference_steps.value_or(kDefaultSteps)};
-  }
-  auto policy = reference::ReferencePolicy::Create(
-      std::move(checkpoint.weights), std::move(options));
-  if (!policy.ok()) return policy.status();
-  return std::unique_ptr<Policy>(*std::move(policy));
-}
-
 absl::Status Load(const PolicyEntry& entry, HostedPolicy& host) {
-  if (entry.backend == Backend::kEngine) {
-    return absl::InvalidArgumentError(
-        "backend: got ENGINE, want REFERENCE: this build has no CUDA engine");
-  }
   absl::StatusOr<PolicyConfig> config = ConfigOf(entry);
   if (!config.ok()) return config.status();
   auto tokenizer = transform::Tokenizer::Load(entry.tokenizer);
@@ -118,11 +93,12 @@ absl::Status Load(const PolicyEntry& entry, HostedPolicy& host) {
       std::move(checkpoint->norm_stats), *std::move(tokenizer), options);
   if (!pipeline.ok()) return pipeline.status();
   const std::string weights_digest = checkpoint->weights->digest();
-  auto policy = MakePolicy(entry, *checkpoint);
-  if (!policy.ok()) return policy.status();
+  auto made = MakePolicy(entry, *checkpoint);
+  if (!made.ok()) return made.status();
   host.config = checkpoint->policy;
   host.pipeline = *std::move(pipeline);
-  host.policy = *std::move(policy);
+  host.policy = std::move(made->policy);
+  host.device = std::move(made->device);
   absl::StatusOr<std::string> digest =
       ModelDigest(weights_digest, *host.pipeline, host.policy->capabilities());
   if (!digest.ok()) return digest.status();
@@ -136,7 +112,6 @@ absl::StatusOr<HostedPolicy> LoadPolicy(const PolicyEntry& entry) {
   const absl::Time start = batching::Clock::Real().Now();
   HostedPolicy host;
   host.name = entry.name;
-  host.device = "cpu";
   if (const absl::Status status = Load(entry, host); !status.ok()) {
     return InPolicy(entry, status);
   }

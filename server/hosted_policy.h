@@ -20,7 +20,7 @@ struct HostedPolicy {
   PolicyConfig config;  // the named row and what overrode it
   std::unique_ptr<Policy> policy;
   std::unique_ptr<transform::Pipeline> pipeline;
-  std::string device;        // "cpu"
+  std::string device;        // "cpu", "cuda:0"
   std::string model_digest;  // sha256, hex
   absl::Duration load_time;
 };
