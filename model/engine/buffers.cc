@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 
 #include <cmath>
 #include <limits>
@@ -61,6 +62,7 @@ Buffers::Buffers(const Variant& v, const VisionWeights& vision,
   prefix_len = Int(rows);
   next_row = Int(1);
   step = Int(1);
+  call = Int(3);
   keys = Bf16({v.vlm.depth, rows, cache_len, v.vlm.kv_heads, v.vlm.head_dim});
   values = Bf16({v.vlm.depth, rows, cache_len, v.vlm.kv_heads, v.vlm.head_dim});
 
@@ -82,6 +84,7 @@ Buffers::Buffers(const Variant& v, const VisionWeights& vision,
   prefix_x = Bf16({p, v.vlm.width});
   prefix_h = Bf16({p, v.vlm.width});
   prefix_qkv = Bf16({p, QkvWidth(v.vlm)});
+  prefix_o = Bf16({p, std::int64_t{v.vlm.heads} * v.vlm.head_dim});
   prefix_gate_up = Bf16({p, std::int64_t{2} * v.vlm.mlp});
   prefix_act = Bf16({p, v.vlm.mlp});
 
@@ -96,23 +99,20 @@ Buffers::Buffers(const Variant& v, const VisionWeights& vision,
   suffix_gate_up = Bf16({q, std::int64_t{2} * v.expert.mlp});
   suffix_act = Bf16({q, v.expert.mlp});
   velocity = Empty(at::kFloat, {rows * v.action_horizon, v.action_dim});
-  rope = RopeRows(cache_len, v.vlm.head_dim, table);
+  rope = RopeRows(cache_len + 1, v.vlm.head_dim, table);
 }
 
 void Buffers::Poison() {
+  const c10::InferenceMode inference;
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (at::Tensor* t : {&state,          &x,
-                        &keys,           &values,
-                        &patches,        &patch_grid,
-                        &vision_x,       &vision_h,
-                        &vision_qkv,     &vision_mlp,
-                        &image_tokens,   &prefix_x,
-                        &prefix_h,       &prefix_qkv,
-                        &prefix_gate_up, &prefix_act,
-                        &suffix_x,       &suffix_h,
-                        &suffix_y,       &suffix_qkv,
-                        &suffix_o,       &suffix_gate_up,
-                        &suffix_act,     &velocity}) {
+  for (at::Tensor* t :
+       {&state,      &x,          &keys,           &values,
+        &patches,    &patch_grid, &vision_x,       &vision_h,
+        &vision_qkv, &vision_mlp, &image_tokens,   &prefix_x,
+        &prefix_h,   &prefix_qkv, &prefix_o,       &prefix_gate_up,
+        &prefix_act, &suffix_x,   &suffix_h,       &suffix_y,
+        &suffix_qkv, &suffix_o,   &suffix_gate_up, &suffix_act,
+        &velocity}) {
     t->fill_(nan);
   }
   pixels.fill_(255);

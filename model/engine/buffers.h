@@ -39,6 +39,7 @@ struct Buffers {
   at::Tensor prefix_len;  // int32 [R]
   at::Tensor next_row;    // int32 [1]
   at::Tensor step;        // int32 [1], row of the step tables
+  at::Tensor call;        // int32 [3]: kernels::WaveCall
   at::Tensor keys;        // [depth, R, cache_len, kv_heads, head_dim]
   at::Tensor values;
 
@@ -61,6 +62,7 @@ struct Buffers {
   at::Tensor prefix_x;        // [P, width]
   at::Tensor prefix_h;        // [P, width]
   at::Tensor prefix_qkv;      // [P, (heads + 2 kv_heads) * head_dim]
+  at::Tensor prefix_o;        // [P, heads * head_dim]
   at::Tensor prefix_gate_up;  // [P, 2 * mlp]
   at::Tensor prefix_act;      // [P, mlp]
 
@@ -75,7 +77,7 @@ struct Buffers {
   at::Tensor suffix_act;      // [Q, mlp]
   at::Tensor velocity;        // fp32 [R * H, action_dim] of the last step
 
-  at::Tensor rope;  // fp32 [cache_len, head_dim / 2, 2]: cosine, sine
+  at::Tensor rope;  // fp32 [cache_len + 1, head_dim / 2, 2]: cosine, sine
 
   kernels::WaveInput wave() const;
   kernels::MicroWave micro_wave() const;

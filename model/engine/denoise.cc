@@ -35,7 +35,6 @@ class DenoiseStage {
   void Norm(const at::Tensor& gain, int norm);
   void Attend(const GemmaWeights::Layer& layer, int index);
   void Mlp(const GemmaWeights::Layer& layer);
-  void AddResidual(int norm);
   void StepActions();
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
@@ -73,10 +72,8 @@ void DenoiseStage::Run() {
     const GemmaWeights::Layer& layer = weights_.expert.layers[i];
     Norm(layer.input_gain, 2 * i);
     Attend(layer, i);
-    AddResidual(2 * i);
     Norm(layer.post_gain, 2 * i + 1);
     Mlp(layer);
-    AddResidual(2 * i + 1);
   }
   Norm(weights_.expert.final_gain, 2 * size_.depth);
   StepActions();
@@ -146,16 +143,28 @@ void DenoiseStage::EmbedState() {
   });
 }
 
+// Norm number `norm` of the step. With adaRMS what the sub-block before it left
+// in suffix_y is added first, gated by the norm in front of that sub-block
+// (docs/pi0.md 2.11); without, its GEMM has added it.
 void DenoiseStage::Norm(const at::Tensor& gain, int norm) {
   launcher_.Run("suffix norm", [&](cudaStream_t stream) {
-    const Bf16* x = Data<Bf16>(b_.suffix_x);
+    Bf16* x = Data<Bf16>(b_.suffix_x);
     Bf16* h = Data<Bf16>(b_.suffix_h);
     if (!gated()) {
       return kernels::LaunchRmsNorm(x, Data<float>(gain), h, tokens_,
                                     size_.width, stream);
     }
-    return kernels::LaunchAdaRmsNorm(x, Modulation(norm, 0), h, tokens_,
-                                     size_.width, stream);
+    const bool adds = norm > 0;
+    return kernels::LaunchAddAdaRmsNorm(
+        {.x = x,
+         .y = adds ? Data<Bf16>(b_.suffix_y) : nullptr,
+         .h = h,
+         .gate = adds ? Modulation(norm - 1, 2) : kernels::StepTable{},
+         .scale = Modulation(norm, 0),
+         .shift = Modulation(norm, 1),
+         .rows = tokens_,
+         .width = size_.width},
+        stream);
   });
 }
 
@@ -206,16 +215,6 @@ void DenoiseStage::Mlp(const GemmaWeights::Layer& layer) {
   });
   Linear(size_.width, size_.mlp, b_.suffix_act, layer.down, ResidualTarget(),
          ResidualOutput());
-}
-
-// The gate is that of the norm in front of the sub-block (docs/pi0.md 2.11).
-void DenoiseStage::AddResidual(int norm) {
-  if (!gated()) return;
-  launcher_.Run("gated residual", [&](cudaStream_t stream) {
-    return kernels::LaunchGatedAdd(Data<Bf16>(b_.suffix_x),
-                                   Data<Bf16>(b_.suffix_y), Modulation(norm, 2),
-                                   tokens_, size_.width, stream);
-  });
 }
 
 void DenoiseStage::StepActions() {

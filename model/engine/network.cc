@@ -81,6 +81,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
   } catch (const std::exception& e) {
     return absl::InternalError(absl::StrCat("taking memory: ", e.what()));
   }
+  if (absl::Status s = network->PrepareDenoising(); !s.ok()) return s;
   if (absl::Status s = network->Synchronize(); !s.ok()) return s;
   return network;
 }
@@ -120,6 +121,10 @@ absl::Status Network::Capture(const WaveLayout& layout) {
   status = CaptureGraph(prefill_[prefix], [&](Launcher& l) {
     EnqueuePrefill(context(), prefix, l);
   });
+  if (status.ok() && Persistent(layout.rows)) {
+    return CaptureGraph(all_steps_,
+                        [&](Launcher& l) { persistent_->Enqueue(l); });
+  }
   for (const StepKind kind : {StepKind::kFirst, StepKind::kLater}) {
     if (!status.ok()) return status;
     status = CaptureGraph(steps_[{layout.rows, kind}], [&](Launcher& l) {
@@ -144,6 +149,40 @@ absl::Status Network::Execute(Graph* graph, Execution execution,
   });
 }
 
+absl::Status Network::PrepareDenoising() {
+  if (options_.denoising == Denoising::kStepByStep ||
+      !PersistentDenoise::Supports(variant_, 1)) {
+    return absl::OkStatus();
+  }
+  return Guarded("packing the expert", [&]() -> absl::Status {
+    Launcher launcher(*gemms_, stream_.stream());
+    auto made =
+        PersistentDenoise::Create(variant_, weights_, *buffers_, launcher);
+    if (!made.ok()) return made.status();
+    persistent_ = *std::move(made);
+    return absl::OkStatus();
+  });
+}
+
+bool Network::Persistent(int rows) const {
+  return persistent_ != nullptr && PersistentDenoise::Supports(variant_, rows);
+}
+
+absl::Status Network::Denoise(int rows, int steps, Execution execution) {
+  if (Persistent(rows)) {
+    return Execute(&all_steps_, execution,
+                   [&](Launcher& l) { persistent_->Enqueue(l); });
+  }
+  absl::Status status;
+  for (int i = 0; i < steps && status.ok(); ++i) {
+    const StepKind kind = i == 0 ? StepKind::kFirst : StepKind::kLater;
+    status = Execute(&steps_[{rows, kind}], execution, [&](Launcher& l) {
+      EnqueueStep(context(), rows, kind, l);
+    });
+  }
+  return status;
+}
+
 absl::Status Network::Load(const HostWave& wave, const WaveShape& shape,
                            const WaveLayout& layout) {
   const Buffers& b = *buffers_;
@@ -159,7 +198,9 @@ absl::Status Network::Load(const HostWave& wave, const WaveShape& shape,
            .to = b.wave(),
            .row_base = Data<int>(b.next_row),
            .step = Data<int>(b.step),
+           .call = Data<kernels::WaveCall>(b.call),
            .first_step = FirstStep(shape.steps),
+           .steps = shape.steps,
            .rows = shape.rows,
            .padded_rows = std::max(layout.prefix_rows(), layout.rows),
            .cameras = Variant::kCameras,
@@ -194,12 +235,7 @@ absl::Status Network::Enqueue(const HostWave& wave, const WaveShape& shape,
     });
     mark(Stage::kPrefill);
   }
-  for (int i = 0; i < shape.steps && status.ok(); ++i) {
-    const StepKind kind = i == 0 ? StepKind::kFirst : StepKind::kLater;
-    status = Execute(&steps_[{layout.rows, kind}], execution, [&](Launcher& l) {
-      EnqueueStep(context(), layout.rows, kind, l);
-    });
-  }
+  if (status.ok()) status = Denoise(layout.rows, shape.steps, execution);
   mark(Stage::kDenoise);
   if (!status.ok()) return status;
   const std::size_t bytes = sizeof(float) * shape.rows *

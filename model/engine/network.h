@@ -16,6 +16,7 @@
 #include "model/checkpoint/weights.h"
 #include "model/engine/buffers.h"
 #include "model/engine/gemm_book.h"
+#include "model/engine/persistent_denoise.h"
 #include "model/engine/stages.h"
 #include "model/engine/wave_layout.h"
 #include "model/engine/weights.h"
@@ -38,6 +39,10 @@ struct HostWave {
 // Stage of a wave, as marks on the stream tell it.
 enum class Stage { kBegin, kLoad, kVision, kPrefill, kDenoise, kEnd };
 
+// How steps are computed: by one persistent kernel where there is one, or by
+// libraries and small kernels step by step.
+enum class Denoising { kFastest, kStepByStep };
+
 // Called where a stage of a wave has just been enqueued.
 using Mark = std::function<void(Stage)>;
 
@@ -52,6 +57,7 @@ class Network {
     RopeTable rope = RopeTable::kBf16;
     std::vector<int> batch_sizes;  // ascending
     std::vector<int> step_counts;
+    Denoising denoising = Denoising::kFastest;
   };
 
   // Loads weights and takes memory. FAILED_PRECONDITION if something does not
@@ -104,6 +110,9 @@ class Network {
   absl::Status Execute(Graph* graph, Execution execution,
                        const Enqueuer& enqueue);
   absl::Status CaptureGraph(Graph& graph, const Enqueuer& enqueue);
+  absl::Status PrepareDenoising();
+  bool Persistent(int rows) const;
+  absl::Status Denoise(int rows, int steps, Execution execution);
   StageContext context() { return {variant_, weights_, *buffers_}; }
   int FirstStep(int steps) const;
 
@@ -118,6 +127,8 @@ class Network {
   std::map<PrefixShape, Graph> vision_;
   std::map<PrefixShape, Graph> prefill_;
   std::map<std::pair<int, StepKind>, Graph> steps_;
+  std::unique_ptr<PersistentDenoise> persistent_;  // or none
+  Graph all_steps_;                                // of one row, by it
 };
 
 }  // namespace piserve::engine

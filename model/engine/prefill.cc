@@ -7,6 +7,7 @@
 #include "model/engine/stages.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
+#include "model/kernels/prefix_attention.h"
 
 namespace piserve::engine {
 namespace {
@@ -34,6 +35,7 @@ class PrefillStage {
   void Norm(const at::Tensor& gain);
   void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
   void Attend(const GemmaWeights::Layer& layer, int index);
+  at::Tensor Attention(int index);
   void Mlp(const GemmaWeights::Layer& layer);
   void Linear(int n, int k, const void* x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
@@ -47,12 +49,9 @@ class PrefillStage {
   const int image_tokens_;
   const int len_;
   const int tokens_;
-  at::Tensor query_start_;  // int32 [rows + 1]
 };
 
 void PrefillStage::Run(const at::Tensor& embedding) {
-  query_start_ = at::arange(0, (shape_.rows + 1) * len_, len_,
-                            at::TensorOptions(at::kInt).device(at::kCUDA));
   Embed(embedding);
   for (int i = 0; i < size_.depth; ++i) {
     const GemmaWeights::Layer& layer = weights_.layers[i];
@@ -127,20 +126,48 @@ void PrefillStage::ProjectKeys(const GemmaWeights::Layer& layer, int index,
 }
 
 void PrefillStage::Attend(const GemmaWeights::Layer& layer, int index) {
+  const at::Tensor o = Attention(index);
   if (!launcher_.ok()) return;
+  Linear(size_.width, size_.heads * size_.head_dim, o.data_ptr(), layer.o,
+         b_.prefix_x, Output::kAccumulate);
+}
+
+// [tokens, heads * head_dim]: by our own kernel where it knows the shape, else
+// by torch's flash attention.
+at::Tensor PrefillStage::Attention(int index) {
   const int heads = size_.heads, all = heads + 2 * size_.kv_heads;
+  if (kernels::PrefixAttentionSupports(size_.head_dim, size_.kv_heads)) {
+    launcher_.Run("prefix attention", [&](cudaStream_t stream) {
+      return kernels::LaunchPrefixAttention(
+          {.q = Data<Bf16>(b_.prefix_qkv),
+           .token_stride = std::int64_t{all} * size_.head_dim,
+           .cache_k = Data<Bf16>(b_.keys[index]),
+           .cache_v = Data<Bf16>(b_.values[index]),
+           .row_base = Data<int>(b_.row_base),
+           .prefix_len = Data<int>(b_.micro_prefix_len),
+           .out = Data<Bf16>(b_.prefix_o),
+           .rows = shape_.rows,
+           .tokens = len_,
+           .heads = heads,
+           .head_dim = size_.head_dim,
+           .cache_len = b_.cache_len},
+          stream);
+    });
+    return b_.prefix_o;
+  }
+  if (!launcher_.ok()) return {};
   const at::Tensor q = b_.prefix_qkv.narrow(0, 0, tokens_)
                            .view({tokens_, all, size_.head_dim})
                            .narrow(1, 0, heads);
-  const at::Tensor o = std::get<0>(at::_flash_attention_forward(
+  return std::get<0>(at::_flash_attention_forward(
       q, b_.keys[index].flatten(0, 1), b_.values[index].flatten(0, 1),
-      query_start_, b_.key_start.narrow(0, 0, shape_.rows + 1), len_, len_,
+      at::arange(0, (shape_.rows + 1) * len_, len_,
+                 at::TensorOptions(at::kInt).device(at::kCUDA)),
+      b_.key_start.narrow(0, 0, shape_.rows + 1), len_, len_,
       /*dropout_p=*/0, /*is_causal=*/false, /*return_debug_mask=*/false,
       /*scale=*/1 / std::sqrt(static_cast<double>(size_.head_dim)),
       /*window_size_left=*/std::nullopt, /*window_size_right=*/std::nullopt,
       /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
-  Linear(size_.width, heads * size_.head_dim, o.data_ptr(), layer.o,
-         b_.prefix_x, Output::kAccumulate);
 }
 
 void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {

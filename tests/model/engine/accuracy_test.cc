@@ -190,8 +190,9 @@ Values EngineStages(Network& network, const FullCase& c) {
   // One step leaves the first step's expert output and velocity behind.
   const auto run = [&](int steps) {
     const WaveShape shape = wave.Shape(steps);
-    OrThrow(network.Enqueue(wave.host(), shape, Network::Execution::kEager,
-                            [](Stage) {}));
+    // Chooses algorithms, those of later steps too.
+    OrThrow(network.Enqueue(wave.host(), wave.Shape(kSteps),
+                            Network::Execution::kEager, [](Stage) {}));
     OrThrow(network.Capture(network.LayoutOf(shape)));
     OrThrow(network.Enqueue(wave.host(), shape, Network::Execution::kGraph,
                             [](Stage) {}));
@@ -212,8 +213,10 @@ Values EngineStages(Network& network, const FullCase& c) {
     values[stage] = c.SamplePrefix(
         OnCpu(cache[layer][0].narrow(0, 0, prefix_len).flatten(1)));
   }
-  values["expert_out"] = OnCpu(b.suffix_h.narrow(0, 0, v.suffix_len()));
-  values["v_t"] = OnCpu(b.velocity.narrow(0, 0, v.action_horizon));
+  if (network.options().denoising == Denoising::kStepByStep) {
+    values["expert_out"] = OnCpu(b.suffix_h.narrow(0, 0, v.suffix_len()));
+    values["v_t"] = OnCpu(b.velocity.narrow(0, 0, v.action_horizon));
+  }
   run(kSteps);
   values["actions"] = wave.Actions(0);
   return values;
@@ -249,8 +252,29 @@ void ExpectFp32Actions(const FullCase& c, const reference::Network& exact) {
   EXPECT_LE(distance.mean, 2e-6);
 }
 
+// Ratios of the engine's error to openpi's by stage.
+using Ratios = std::map<std::string, std::vector<double>>;
+
+void Compare(const std::string& which, const Values& got, const Values& openpi,
+             const Values& exact, Ratios& ratios) {
+  for (const auto& [stage, value] : got) {
+    const double error = MeanError(value, exact.at(stage));
+    const double ratio = error / MeanError(openpi.at(stage), exact.at(stage));
+    std::printf("%-16s %-12s error %.3e, of openpi's %.3f\n", which.c_str(),
+                stage.c_str(), error, ratio);
+    ratios[stage.starts_with("image_emb") ? "image_emb" : stage].push_back(
+        ratio);
+    EXPECT_LE(ratio, 1.3) << which << " " << stage;
+  }
+  const Distance distance = DistanceOf(openpi.at("actions"), got.at("actions"));
+  std::printf("%-16s actions from openpi's: max %.2e mean %.2e of rms\n",
+              which.c_str(), distance.max, distance.mean);
+  EXPECT_LE(distance.max, 5e-2) << which;
+  EXPECT_LE(distance.mean, 1e-2) << which;
+}
+
 TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
-  std::map<std::string, std::vector<double>> ratios;
+  Ratios ratios;
   for (const Model& model : Models()) {
     const test::GoldenTensors file(
         absl::StrCat("full/full_", model.name, ".safetensors"));
@@ -270,30 +294,20 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
         want[name] = OracleStages(*oracle, FullCase(file, name));
       }
     }
-    c10::cuda::CUDACachingAllocator::emptyCache();
-    const auto network = OrThrow(Network::Create(
-        *weights, {.batch_sizes = {1}, .step_counts = {kSteps, 1}}));
-    for (const std::string name : {"a", "b"}) {
-      const FullCase c(file, name);
-      const Values got = EngineStages(*network, c);
-      const Values openpi = c.OpenPi();
-      for (const auto& [stage, exact] : want[name]) {
-        const double engine = MeanError(got.at(stage), exact);
-        const double ratio = engine / MeanError(openpi.at(stage), exact);
-        std::printf("%-5s %s %-12s error %.3e, of openpi's %.3f\n",
-                    model.name.c_str(), name.c_str(), stage.c_str(), engine,
-                    ratio);
-        ratios[stage.starts_with("image_emb") ? "image_emb" : stage].push_back(
-            ratio);
-        EXPECT_LE(ratio, 1.3) << model.name << " " << name << " " << stage;
+    for (const Denoising denoising :
+         {Denoising::kStepByStep, Denoising::kFastest}) {
+      c10::cuda::CUDACachingAllocator::emptyCache();
+      const auto network =
+          OrThrow(Network::Create(*weights, {.batch_sizes = {1},
+                                             .step_counts = {kSteps, 1},
+                                             .denoising = denoising}));
+      for (const std::string name : {"a", "b"}) {
+        const FullCase c(file, name);
+        Compare(absl::StrCat(
+                    model.name, " ", name,
+                    denoising == Denoising::kFastest ? " fastest" : " by step"),
+                EngineStages(*network, c), c.OpenPi(), want[name], ratios);
       }
-      const Distance distance =
-          DistanceOf(openpi.at("actions"), got.at("actions"));
-      std::printf("%-5s %s actions from openpi's: max %.2e mean %.2e of rms\n",
-                  model.name.c_str(), name.c_str(), distance.max,
-                  distance.mean);
-      EXPECT_LE(distance.max, 5e-2);
-      EXPECT_LE(distance.mean, 1e-2);
     }
   }
   for (const auto& [stage, values] : ratios) {
