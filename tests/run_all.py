@@ -58,6 +58,7 @@ def main():
         run(
             "pytest",
             [sys.executable, "-m", "pytest", "-q", "--durations=5"]
+            + ["--numprocesses=2", "--dist=loadfile"]
             + ["--junitxml", f"{build}/pytest.xml", "-rs", "tests"],
             f"{build}/pytest.xml",
             {"PISERVE_BUILD": build},
