@@ -9,8 +9,9 @@ from typing import Any, Dict, List
 
 import numpy as np
 from piserve import PolicyClient
+from piserve.worlds.pictures import save_gif, save_png
 from piserve.worlds.tabletop import Evaluation, Tabletop, evaluate
-from piserve.worlds.tabletop.pictures import Film, save_gif, save_png
+from piserve.worlds.tabletop.pictures import Film
 
 from paper import STAGES, Paper
 from server_process import CONFIGS, ROOT, ServerProcess

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import piserve
 import pytest
+from piserve.worlds.pictures import PictureError, save_gif, save_png
 from piserve.worlds.tabletop import (
     Expert,
     Tabletop,
@@ -20,10 +21,7 @@ from piserve.worlds.tabletop.pictures import (
     HEIGHT,
     WIDTH,
     Film,
-    PictureError,
     picture,
-    save_gif,
-    save_png,
 )
 from piserve.worlds.tabletop.raster import Canvas, cut_near, hull
 from piserve.worlds.tabletop.state import BLOCK_HALF, Block

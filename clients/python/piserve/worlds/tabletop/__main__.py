@@ -13,11 +13,12 @@ from typing import Any, Dict, List, Optional
 
 from piserve import PolicyClient, PolicyError
 
+from ..pictures import PictureError, save_gif, save_png
 from .episode import EpisodeResult, run_episode
 from .evaluation import FAULTS, Evaluation, evaluate
 from .expert import Expert
 from .perturbations import NO_PERTURBATIONS
-from .pictures import Film, PictureError, save_gif, save_png
+from .pictures import Film
 from .world import IMAGE_SIZE, Tabletop
 
 

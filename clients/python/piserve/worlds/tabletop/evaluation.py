@@ -8,14 +8,12 @@ beside whomever it is run, as long as the server keeps its promises.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
-
+from ..statistics import percentiles_ms, wilson_interval
 from .episode import EpisodeResult, Infers, run_episode
 from .world import Tabletop
 
@@ -41,18 +39,12 @@ class Evaluation:
     @property
     def interval(self) -> Tuple[float, float]:
         """Wilson's 95 % interval of the success rate."""
-        n, z = len(self.results), 1.959964
-        middle = (self.wins + z * z / 2) / (n + z * z)
-        spread = self.rate * (1 - self.rate) / n + z * z / (4 * n * n)
-        half = z * math.sqrt(spread) / (1 + z * z / n)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return wilson_interval(self.wins, len(self.results))
 
     def latency_ms(self) -> Dict[str, float]:
         """Percentiles of the calls, as the robots saw them."""
         calls = [s for result in self.results for s in result.infer_s]
-        points = (50, 90, 95, 99, 100)
-        values = np.percentile(np.array(calls) * 1e3, points)
-        return {f"p{p}": float(v) for p, v in zip(points, values)}
+        return percentiles_ms(calls)
 
     def as_json(self) -> Dict[str, Any]:
         low, high = self.interval

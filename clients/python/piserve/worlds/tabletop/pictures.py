@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, List, Tuple
 
 import numpy as np
 
-from .dynamics import CONTROL_HZ
+from ..pictures import font, pillow
 from .scene import render_base, render_view, render_wrist
 from .world import Tabletop
 
@@ -23,13 +22,6 @@ _INK = (236, 238, 242)
 _QUIET = (168, 174, 186)
 _GOOD = (98, 212, 124)
 _BAD = (240, 110, 100)
-_LAST_FRAME_MS = 1200
-
-_Path = Union[str, "os.PathLike[str]"]
-
-
-class PictureError(RuntimeError):
-    """Pillow is missing, or there is nothing to write."""
 
 
 def picture(world: Tabletop) -> np.ndarray:
@@ -37,7 +29,7 @@ def picture(world: Tabletop) -> np.ndarray:
 
     Raises PictureError if Pillow is missing.
     """
-    image = _pillow("Image")
+    image = pillow("Image")
     page = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     page[:_CAPTION] = _PAPER
     rest = HEIGHT - _CAPTION
@@ -52,41 +44,6 @@ def picture(world: Tabletop) -> np.ndarray:
     return np.asarray(drawn).copy()
 
 
-def save_png(path: _Path, frame: np.ndarray) -> None:
-    """Writes uint8 [height, width, 3] as a PNG."""
-    _pillow("Image").fromarray(frame).save(path, format="PNG")
-
-
-def save_gif(
-    path: _Path, frames: List[np.ndarray], fps: float = CONTROL_HZ
-) -> None:
-    """Writes frames, uint8 [height, width, 3] each, as a GIF that repeats.
-
-    All frames share the colours of the first and the last, so that what stands
-    still does not flicker. The last frame stays longer.
-    """
-    if not frames:
-        raise PictureError(f"{path}: got 0 frames, want at least 1")
-    image = _pillow("Image")
-    both = image.fromarray(np.concatenate([frames[0], frames[-1]]))
-    colours = both.quantize(colors=128, method=0, dither=0)
-    film = [
-        image.fromarray(frame).quantize(palette=colours, dither=0)
-        for frame in frames
-    ]
-    durations = [round(1000 / fps)] * len(film)
-    durations[-1] = _LAST_FRAME_MS
-    film[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=film[1:],
-        duration=durations,
-        loop=0,
-        optimize=False,
-    )
-
-
 class Film:
     """Keeps a picture of each step: give it to `run_episode` as on_step.
 
@@ -96,7 +53,7 @@ class Film:
     def __init__(self, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every: got {every}, want at least 1")
-        _pillow("Image")  # rather now than after the first step
+        pillow("Image")  # rather now than after the first step
         self.frames: List[np.ndarray] = []
         self._every = every
 
@@ -108,11 +65,11 @@ class Film:
 
 
 def _write_captions(drawn: Any, world: Tabletop) -> None:
-    pen = _pillow("ImageDraw").Draw(drawn)
-    pen.text((12, 8), f'"{world.prompt}"', fill=_INK, font=_font(15))
+    pen = pillow("ImageDraw").Draw(drawn)
+    pen.text((12, 8), f'"{world.prompt}"', fill=_INK, font=font(15))
     outcome, colour = _outcome(world)
     text = f"seed {world.seed}   step {world.steps:3d}   "
-    small = _font(13)
+    small = font(13)
     width = pen.textlength(text + "success", font=small)
     left = WIDTH - 14 - width
     pen.text((left, 9), text, fill=_QUIET, font=small)
@@ -131,22 +88,3 @@ def _outcome(world: Tabletop) -> Tuple[str, Tuple[int, int, int]]:
     if world.done:
         return "failure", _BAD
     return "", _QUIET
-
-
-def _font(size: int) -> Optional[Any]:
-    fonts = _pillow("ImageFont")
-    try:
-        return fonts.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size
-        return fonts.load_default()
-
-
-def _pillow(module: str) -> Any:
-    """A module of Pillow."""
-    try:
-        return __import__(f"PIL.{module}", fromlist=[module])
-    except ImportError as error:
-        raise PictureError(
-            "pictures need Pillow, which is not installed: "
-            "pip install 'piserve[pictures]'"
-        ) from error
