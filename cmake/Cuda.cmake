@@ -10,3 +10,17 @@ endif()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 find_package(CUDAToolkit REQUIRED)
+
+# CUTLASS's headers, as setup.sh unpacks them.
+set(PISERVE_CUTLASS
+    "${CMAKE_SOURCE_DIR}/.deps/cutlass/cutlass_library/source"
+    CACHE PATH "CUTLASS sources")
+add_library(piserve_cutlass INTERFACE)
+add_library(piserve::cutlass ALIAS piserve_cutlass)
+target_include_directories(piserve_cutlass SYSTEM INTERFACE
+  "${PISERVE_CUTLASS}/include" "${PISERVE_CUTLASS}/tools/util/include")
+# Instructions for tiles that are no power of two; programmatic dependent launch.
+target_compile_definitions(piserve_cutlass INTERFACE
+  CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED CUTLASS_ENABLE_GDC_FOR_SM90=1)
+target_compile_options(piserve_cutlass INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>)

@@ -10,9 +10,10 @@ cd "$(dirname "$0")/../.."
 readonly here=deploy/setup deps=.deps
 readonly torch=2.11.0 sentencepiece=0.2.0 googleapis=1.76.0
 readonly openpi_client=0.1.2
+readonly cutlass=4.2.0.0
 readonly cupti=13.0.85 cudart=13.0.96
 step=0
-readonly steps=6
+readonly steps=7
 
 log() { printf '%s\n' "$*" >&2; }
 
@@ -72,6 +73,15 @@ libtorch() {
   stamp torch "$torch-$flavour"
 }
 
+# Headers of the CUDA build's GEMMs.
+cutlass_headers() {
+  [ "${PISERVE_CUDA:-0}" = 1 ] || return 0
+  stamped cutlass "$cutlass" && return
+  rm -rf "$deps/cutlass"
+  pip install -q --no-deps --target "$deps/cutlass" "nvidia-cutlass==$cutlass"
+  stamp cutlass "$cutlass"
+}
+
 # libtorch_cpu needs cudart and cupti at run time, also without a GPU.
 cuda_runtime() {
   [ -e /usr/local/cuda/lib64/libcudart.so.13 ] && return
@@ -123,5 +133,6 @@ run 'Debian packages' packages
 run 'Python environment (.venv)' python_environment
 run "libtorch $torch (530 MB to fetch)" libtorch
 run 'CUDA runtime that libtorch asks for' cuda_runtime
+run 'CUTLASS (for CUDA builds only)' cutlass_headers
 run "SentencePiece $sentencepiece and googleapis protos" sources
 run 'Prometheus and promtool' promtool

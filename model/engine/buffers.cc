@@ -49,7 +49,7 @@ std::int64_t QkvWidth(const GemmaSize& size) {
 
 }  // namespace
 
-Buffers::Buffers(const Variant& v, const VisionWeights& vision,
+Buffers::Buffers(const Variant& v, const EngineWeights& weights,
                  const Capacity& capacity, RopeTable table)
     : cache_len(v.prefix_len() + v.suffix_len()) {
   const std::int64_t rows = capacity.rows, micro = capacity.micro_rows;
@@ -71,6 +71,7 @@ Buffers::Buffers(const Variant& v, const VisionWeights& vision,
   micro_prefix_len = Int(micro);
   key_start = Int(micro + 1);
 
+  const VisionWeights& vision = weights.vision;
   const std::int64_t n = micro * Variant::kCameras * v.vision.tokens();
   patches = Bf16({n, vision.patch_pitch});
   patch_grid = Empty(at::kFloat, {n, v.vision.width});
@@ -85,7 +86,9 @@ Buffers::Buffers(const Variant& v, const VisionWeights& vision,
   prefix_h = Bf16({p, v.vlm.width});
   prefix_qkv = Bf16({p, QkvWidth(v.vlm)});
   prefix_o = Bf16({p, std::int64_t{v.vlm.heads} * v.vlm.head_dim});
-  prefix_gate_up = Bf16({p, std::int64_t{2} * v.vlm.mlp});
+  if (weights.vlm.gate_up == GateUp::kGateFirst) {
+    prefix_gate_up = Bf16({p, std::int64_t{2} * v.vlm.mlp});
+  }
   prefix_act = Bf16({p, v.vlm.mlp});
 
   const std::int64_t q = rows * v.suffix_len();
@@ -113,7 +116,7 @@ void Buffers::Poison() {
         &prefix_act, &suffix_x,   &suffix_h,       &suffix_y,
         &suffix_qkv, &suffix_o,   &suffix_gate_up, &suffix_act,
         &velocity}) {
-    t->fill_(nan);
+    if (t->defined()) t->fill_(nan);
   }
   pixels.fill_(255);
   tokens.fill_(7);

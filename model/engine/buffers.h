@@ -21,7 +21,7 @@ struct Capacity {
 //
 // Row-major; bf16 unless said otherwise. R rows of a wave, M of a micro-wave.
 struct Buffers {
-  Buffers(const Variant& variant, const VisionWeights& vision,
+  Buffers(const Variant& variant, const EngineWeights& weights,
           const Capacity& capacity, RopeTable rope);
 
   // Fills everything but tables with NaN (floats) or garbage: a test's way to

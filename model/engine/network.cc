@@ -56,7 +56,7 @@ absl::Status Guarded(const char* what, F f) {
 Network::Network(const Variant& variant, Options options)
     : variant_(variant),
       options_(std::move(options)),
-      sizes_{options_.batch_sizes, PromptSizes(variant)},
+      sizes_{options_.batch_sizes, PromptSizes(variant), options_.micro_rows},
       stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true)),
       pool_(at::cuda::graph_pool_handle()) {}
 
@@ -74,8 +74,8 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
   network->gemms_ = *std::move(gemms);
   try {
     network->buffers_ = std::make_unique<Buffers>(
-        network->variant_, network->weights_.vision,
-        CapacityOf(network->sizes_), network->options_.rope);
+        network->variant_, network->weights_, CapacityOf(network->sizes_),
+        network->options_.rope);
   } catch (const c10::OutOfMemoryError& e) {
     return OutOfMemory(network->sizes_, e.what_without_backtrace());
   } catch (const std::exception& e) {

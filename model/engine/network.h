@@ -58,6 +58,7 @@ class Network {
     std::vector<int> batch_sizes;  // ascending
     std::vector<int> step_counts;
     Denoising denoising = Denoising::kFastest;
+    int micro_rows = kMicroRows;  // rows of a prefix graph at most
   };
 
   // Loads weights and takes memory. FAILED_PRECONDITION if something does not

@@ -30,9 +30,10 @@ absl::Status CheckOptions(const EnginePolicy::Options& options) {
     return absl::InvalidArgumentError(
         "batch sizes: want one or more, each at least 1, ascending");
   }
-  if (!positive(options.step_counts) || options.slots_in_flight < 1) {
+  if (!positive(options.step_counts) || options.slots_in_flight < 1 ||
+      options.micro_rows < 1) {
     return absl::InvalidArgumentError(
-        "step counts, slots: want one or more, each at least 1");
+        "step counts, slots, micro rows: want one or more, each at least 1");
   }
   if (!at::cuda::is_available()) {
     return absl::FailedPreconditionError(
@@ -51,7 +52,8 @@ absl::StatusOr<std::unique_ptr<Network>> MakeNetwork(
     const checkpoint::Weights& weights, const EnginePolicy::Options& options) {
   return Network::Create(weights, {.rope = options.rope,
                                    .batch_sizes = options.batch_sizes,
-                                   .step_counts = options.step_counts});
+                                   .step_counts = options.step_counts,
+                                   .micro_rows = options.micro_rows});
 }
 
 // The saved plan's network; none if there is no plan that fits.

@@ -34,6 +34,7 @@ class EnginePolicy : public Policy {
     std::vector<int> batch_sizes;         // ascending
     std::vector<int> step_counts = {10};  // the first one is the default
     int slots_in_flight = 2;
+    int micro_rows = 8;  // whose prefix is computed at once, at most
     // Where what a first start finds out is kept; empty: nowhere.
     std::string plan_path;
     // Told now and then how far the start has come; may be null.

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "model/engine/stages.h"
+#include "model/kernels/geglu_gemm/geglu_gemm.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/prefix_attention.h"
@@ -36,6 +37,7 @@ class PrefillStage {
   void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
+  void GatedUp(const GemmaWeights::Layer& layer);
   void Mlp(const GemmaWeights::Layer& layer);
   void Linear(int n, int k, const void* x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
@@ -170,7 +172,20 @@ at::Tensor PrefillStage::Attention(int index) {
       /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
 }
 
-void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
+// prefix_h -> prefix_act: in one kernel where the weights are packed for it.
+void PrefillStage::GatedUp(const GemmaWeights::Layer& layer) {
+  if (weights_.gate_up == GateUp::kPacked) {
+    launcher_.Run("prefix gate and up", [&](cudaStream_t stream) {
+      return kernels::LaunchGegluGemm({.x = Data<Bf16>(b_.prefix_h),
+                                       .w = Data<Bf16>(layer.gate_up),
+                                       .y = Data<Bf16>(b_.prefix_act),
+                                       .tokens = tokens_,
+                                       .in = size_.width,
+                                       .out = size_.mlp},
+                                      stream);
+    });
+    return;
+  }
   Linear(2 * size_.mlp, size_.width, b_.prefix_h.data_ptr(), layer.gate_up,
          b_.prefix_gate_up, Output::kReplace);
   launcher_.Run("prefix GeGLU", [&](cudaStream_t stream) {
@@ -178,6 +193,10 @@ void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
                                 Data<Bf16>(b_.prefix_act), tokens_, size_.mlp,
                                 stream);
   });
+}
+
+void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
+  GatedUp(layer);
   Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), layer.down,
          b_.prefix_x, Output::kAccumulate);
 }

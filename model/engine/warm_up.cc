@@ -23,7 +23,7 @@ namespace piserve::engine {
 namespace {
 
 // To be raised with every change that may move a bit or a time.
-constexpr int kEngineVersion = 1;
+constexpr int kEngineVersion = 2;
 constexpr int kTimings = 3;
 // Replayed at every start, as far as they are configured.
 constexpr int kCheckedRows[] = {1, 2, 4, 8, 16, 32, 64};
@@ -260,7 +260,8 @@ std::string PlanKey(const Network& network, absl::string_view weights_digest) {
       " cublaslt=", cublasLtGetVersion(),
       " rope=", static_cast<int>(network.options().rope),
       " batch_sizes=", absl::StrJoin(network.options().batch_sizes, ","),
-      " step_counts=", absl::StrJoin(network.options().step_counts, ","));
+      " step_counts=", absl::StrJoin(network.options().step_counts, ","),
+      " micro_rows=", network.sizes().micro_rows);
 }
 
 absl::StatusOr<Plan> MakePlan(Network& network, std::string key,

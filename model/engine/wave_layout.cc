@@ -24,11 +24,12 @@ std::vector<int> PromptSizes(const Variant& variant) {
 WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape) {
   WaveLayout layout;
   layout.rows = AtLeast(sizes.batch_sizes, shape.rows);
-  layout.micro_waves = DivideUp(layout.rows, kMaxMicroRows);
+  const int most_waves = DivideUp(layout.rows, sizes.micro_rows);
   layout.prefix = {
-      .rows = DivideUp(layout.rows, layout.micro_waves),
+      .rows = DivideUp(layout.rows, most_waves),
       .cameras = std::max(shape.cameras, 1),
       .prompt_tokens = AtLeast(sizes.prompt_tokens, shape.prompt_tokens)};
+  layout.micro_waves = DivideUp(shape.rows, layout.prefix.rows);
   return layout;
 }
 

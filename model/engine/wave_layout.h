@@ -9,9 +9,9 @@
 
 namespace piserve::engine {
 
-// Rows whose prefix is computed at once at most: the GPU is full before that,
-// and the hidden activations of more would leave its caches.
-inline constexpr int kMaxMicroRows = 8;
+// Rows whose prefix is computed at once, unless told otherwise: the GPU is full
+// before that, and more only take memory.
+inline constexpr int kMicroRows = 8;
 
 // A micro-wave's shape. Every row is computed as if it had all of it; what a
 // row lacks is masked.
@@ -25,7 +25,8 @@ struct PrefixShape {
 
 // How a wave is computed: `micro_waves` prefixes of one shape one after
 // another, then all rows denoised together. All micro-waves have the same
-// shape, so that a row's bits do not depend on its place.
+// shape, so that a row's bits do not depend on its place; there are only as
+// many as hold the wave, and rows behind them are denoised for nobody.
 struct WaveLayout {
   PrefixShape prefix;
   int micro_waves = 1;
@@ -39,6 +40,7 @@ struct WaveLayout {
 struct GraphSizes {
   std::vector<int> batch_sizes;    // ascending
   std::vector<int> prompt_tokens;  // ascending; the last is the longest prompt
+  int micro_rows = kMicroRows;     // of a prefix graph at most
 };
 
 // Prompt lengths worth graphs of their own: a short one where the longest is

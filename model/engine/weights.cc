@@ -4,9 +4,11 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/tensor.h>
 
 #include <exception>
 #include <string>
@@ -16,6 +18,7 @@
 #include "model/checkpoint/tensor_spec.h"
 #include "model/engine/step_tables.h"
 #include "model/engine/tensor_loader.h"
+#include "model/kernels/geglu_gemm/geglu_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -32,6 +35,17 @@ at::Tensor PadTo(const at::Tensor& x, int dim, std::int64_t size) {
 // [heads * head, ...] -> [heads * padded, ...].
 at::Tensor PadHeads(const at::Tensor& x, int heads, int padded) {
   return PadTo(x.unflatten(0, {heads, -1}), 1, padded).flatten(0, 1);
+}
+
+// Rows of [gate; up] in the order in which the fused GEMM reads them.
+at::Tensor PackedRows(int mlp) {
+  std::vector<std::int64_t> rows(2 * mlp);
+  for (int i = 0; i < mlp; ++i) {
+    const int gate = kernels::GegluGateRow(i);
+    rows[gate] = i;
+    rows[gate + kernels::kGegluUpOffset] = mlp + i;
+  }
+  return at::tensor(rows).to(at::kCUDA);
 }
 
 class Packer {
@@ -152,6 +166,9 @@ void Packer::PackGemma(const GemmaSize& size, const std::string& model,
     l.o = get("self_attn.o_proj");
     if (!adaptive) l.post_gain = Gain(layer + "post_attention_layernorm");
     l.gate_up = at::cat({get("mlp.gate_proj"), get("mlp.up_proj")});
+    if (to.gate_up == GateUp::kPacked) {
+      l.gate_up = at::index_select(l.gate_up, 0, PackedRows(size.mlp));
+    }
     l.down = get("mlp.down_proj");
   }
   if (!adaptive) to.final_gain = Gain(model + "norm");
@@ -181,6 +198,9 @@ EngineWeights Packer::Pack(const std::vector<int>& step_counts) {
   EngineWeights to;
   PackVision(to.vision);
   to.embedding = load_.Bf16(std::string(checkpoint::kTokenEmbedding));
+  if (kernels::GegluGemmSupports(variant_.vlm.width, variant_.vlm.mlp)) {
+    to.vlm.gate_up = GateUp::kPacked;
+  }
   PackGemma(variant_.vlm, std::string(checkpoint::kVlmPrefix),
             /*adaptive=*/false, /*keys_only_at_the_end=*/true, to.vlm);
   PackGemma(variant_.expert, std::string(checkpoint::kExpertPrefix),

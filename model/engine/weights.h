@@ -40,6 +40,12 @@ struct VisionWeights {
   int patch_pitch = 0;
 };
 
+// Order of the rows of a merged gate and up projection.
+enum class GateUp {
+  kGateFirst,
+  kPacked,  // as kernels/geglu_gemm wants them
+};
+
 struct GemmaWeights {
   struct Layer {
     at::Tensor input_gain;  // fp32 [width], 1 + w; undefined with adaRMS
@@ -47,11 +53,12 @@ struct GemmaWeights {
                             // VLM's last layer the keys and values only
     at::Tensor o;           // [width, heads * head_dim]
     at::Tensor post_gain;
-    at::Tensor gate_up;  // [2 * mlp, width], gate first
+    at::Tensor gate_up;  // [2 * mlp, width]
     at::Tensor down;     // [width, mlp]
   };
   std::vector<Layer> layers;
-  at::Tensor final_gain;  // fp32; expert without adaRMS only
+  GateUp gate_up = GateUp::kGateFirst;  // of every layer
+  at::Tensor final_gain;                // fp32; expert without adaRMS only
 };
 
 // Outer projections, fp32, and what of them is folded.

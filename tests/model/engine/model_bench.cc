@@ -28,6 +28,8 @@
 #include "model/engine/policy.h"
 #include "model/noise.h"
 #include "tests/model/engine/energy_meter.h"
+#include "tests/model/engine/floor.h"
+#include "tests/model/engine/kernel_trace.h"
 #include "tests/support/synthetic_inputs.h"
 
 ABSL_FLAG(std::string, variant, "pi0", "pi0 or pi05, full size");
@@ -38,7 +40,10 @@ ABSL_FLAG(std::string, cameras, "3", "Live cameras");
 ABSL_FLAG(std::string, prompt_tokens, "", "Valid prompt tokens; default: all");
 ABSL_FLAG(std::string, steps, "10", "Euler steps");
 ABSL_FLAG(int, calls, 200, "Timed calls of batch size 1; larger ones fewer");
+ABSL_FLAG(int, micro_rows, 8, "Rows whose prefix is computed at once, at most");
 ABSL_FLAG(std::string, plan, "", "Plan file to keep");
+ABSL_FLAG(std::string, trace, "",
+          "File for a Chrome trace of one call of the first shape");
 ABSL_FLAG(std::string, json, "", "File for the figures");
 
 namespace piserve::engine {
@@ -105,6 +110,7 @@ double Percentile(std::vector<double> values, double p) {
 
 struct Row {
   WaveShape shape;
+  double floor = 0;  // ms
   double p50 = 0, p99 = 0, p999 = 0;
   std::map<std::string, double> stages;  // p50, ms
   double joules = 0;                     // a row
@@ -154,15 +160,34 @@ bool Measure(Policy& policy, const Variant& variant, Row& row) {
   return true;
 }
 
+bool Trace(Policy& policy, const Variant& variant, const WaveShape& shape,
+           const std::string& path) {
+  auto slot = policy.AcquireSlot(shape.rows);
+  if (!slot.ok()) return false;
+  Fill(variant, shape, **slot);
+  std::unique_ptr<Slot> memory = Call(policy, *std::move(slot), shape).slot;
+  KernelTrace::Start();
+  Call(policy, std::move(memory), shape);
+  const std::vector<KernelSpan> spans = KernelTrace::Stop();
+  if (spans.empty()) {
+    std::fprintf(stderr, "trace: the driver reported no kernel\n");
+    return false;
+  }
+  std::printf("%s", Summary(spans).c_str());
+  std::ofstream(path) << ChromeTrace(spans) << "\n";
+  return true;
+}
+
 void Print(const Row& row) {
   std::printf(
-      "%5d %4d %5d %5d %9.3f %9.3f %9.3f %9.1f %8.3f %8.3f %8.3f %6.3f "
-      "%5.0f %7.2f\n",
+      "%5d %4d %5d %5d %9.3f %9.3f %9.3f %9.1f %6.1f %8.3f %8.3f %8.3f "
+      "%7.3f %5.0f %7.2f\n",
       row.shape.rows, row.shape.cameras, row.shape.prompt_tokens,
       row.shape.steps, row.p50, row.p99, row.p999,
-      1000 * row.shape.rows / row.p50, row.stages.at("vision"),
-      row.stages.at("prefill"), row.stages.at("denoise"),
-      row.stages.at("h2d") + row.stages.at("d2h"), row.watts, row.joules);
+      1000 * row.shape.rows / row.p50, 100 * row.floor / row.p50,
+      row.stages.at("vision"), row.stages.at("prefill"),
+      row.stages.at("denoise"), row.stages.at("h2d") + row.stages.at("d2h"),
+      row.watts, row.joules);
   std::fflush(stdout);
 }
 
@@ -175,6 +200,7 @@ nlohmann::json Json(const Row& row) {
           {"p99_ms", row.p99},
           {"p999_ms", row.p999},
           {"samples_per_s", 1000 * row.shape.rows / row.p50},
+          {"floor_ms", row.floor},
           {"stage_p50_ms", row.stages},
           {"watts", row.watts},
           {"joules_per_chunk", row.joules}};
@@ -197,6 +223,7 @@ int Run() {
   options.batch_sizes = Numbers(absl::GetFlag(FLAGS_batch_sizes));
   options.step_counts = Numbers(absl::GetFlag(FLAGS_steps));
   options.plan_path = absl::GetFlag(FLAGS_plan);
+  options.micro_rows = absl::GetFlag(FLAGS_micro_rows);
   auto policy = EnginePolicy::Create(*std::move(weights), options);
   if (!policy.ok()) {
     std::fprintf(stderr, "%s\n", policy.status().ToString().c_str());
@@ -209,7 +236,7 @@ int Run() {
               DebugString(variant).c_str(), variant.action_horizon, start_s,
               UsedGb());
   std::printf(
-      " rows cams  toks steps    p50 ms    p99 ms  p99.9 ms samples/s "
+      " rows cams  toks steps    p50 ms    p99 ms  p99.9 ms samples/s floor%% "
       "  vision  prefill  denoise  copies watts J/chunk\n");
   nlohmann::json report = {{"device", device.name},
                            {"variant", absl::GetFlag(FLAGS_variant)},
@@ -224,12 +251,21 @@ int Run() {
         for (const int steps : options.step_counts) {
           Row row;
           row.shape = {rows, cameras, prompt, steps};
+          row.floor = FloorMs(variant, row.shape);
           if (!Measure(**policy, variant, row)) return 1;
           Print(row);
           report["rows"].push_back(Json(row));
         }
       }
     }
+  }
+  if (const std::string path = absl::GetFlag(FLAGS_trace); !path.empty()) {
+    const WaveShape first = {
+        .rows = options.batch_sizes.front(),
+        .cameras = Numbers(absl::GetFlag(FLAGS_cameras)).front(),
+        .prompt_tokens = prompts.front(),
+        .steps = options.step_counts.front()};
+    if (!Trace(**policy, variant, first, path)) return 1;
   }
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
     std::ofstream(path) << report.dump(1) << "\n";

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/geglu_gemm/geglu_gemm.h"
+
+#include <algorithm>
+#include <set>
+
+#include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+// tanh.approx.f32, as PTX states it.
+constexpr double kTanhError = 0x1p-10;
+
+// Weights of a projection, gate first, and the same packed.
+struct Projection {
+  Projection(int in, int out) : in(in), out(out) {
+    plain = NormalBf16(static_cast<std::size_t>(2) * out * in, 5,
+                       1 / std::sqrt(static_cast<float>(in)));
+    packed.resize(plain.size());
+    for (int i = 0; i < out; ++i) {
+      const int gate = GegluGateRow(i);
+      Copy(i, gate);
+      Copy(out + i, gate + kGegluUpOffset);
+    }
+  }
+  void Copy(int from, int to) {
+    std::copy_n(plain.begin() + static_cast<long>(from) * in, in,
+                packed.begin() + static_cast<long>(to) * in);
+  }
+
+  const int in, out;
+  std::vector<Bf16> plain, packed;
+};
+
+// A dot product and how far FP32 sums in any order may be from it.
+Expected Dot(const Bf16* x, const Bf16* w, int size) {
+  double value = 0, total = 0;
+  for (int i = 0; i < size; ++i) {
+    const double term = Value(x[i]) * Value(w[i]);
+    value += term;
+    total += std::abs(term);
+  }
+  return {value, size * kFp32Half * total};
+}
+
+Expected Twin(const Bf16* x, const Projection& p, int output) {
+  const Expected gate =
+      Dot(x, &p.plain[static_cast<long>(output) * p.in], p.in);
+  const Expected up =
+      Dot(x, &p.plain[(static_cast<long>(p.out) + output) * p.in], p.in);
+  Expected want = Geglu(gate.value, up.value);
+  const double gelu = up.value == 0 ? 0 : std::abs(want.value / up.value);
+  want.tolerance +=
+      (1.13 * gate.tolerance + kTanhError * std::abs(gate.value) / 2) *
+          (std::abs(up.value) + up.tolerance) +
+      gelu * up.tolerance;
+  return want;
+}
+
+class GegluGemmTest : public KernelTest {
+ protected:
+  static std::vector<Bf16> Run(const std::vector<Bf16>& x, const Projection& p,
+                               int tokens) {
+    DeviceArray<Bf16> device_x(x), w(p.packed);
+    DeviceArray<Bf16> y(static_cast<std::size_t>(tokens) * p.out);
+    EXPECT_EQ(LaunchGegluGemm({.x = device_x.data(),
+                               .w = w.data(),
+                               .y = y.data(),
+                               .tokens = tokens,
+                               .in = p.in,
+                               .out = p.out},
+                              nullptr),
+              cudaSuccess);
+    return y.Get();
+  }
+
+  // Every `stride`-th output against its twin.
+  static void Check(const Projection& p, int tokens, int stride) {
+    const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
+    const std::vector<Bf16> y = Run(x, p, tokens);
+    const int count = static_cast<int>(y.size()) / stride;
+    std::vector<Bf16> got(count);
+    std::vector<Expected> want(count);
+    ParallelFor(count, [&](int i) {
+      const long at = static_cast<long>(i) * stride;
+      got[i] = y[at];
+      want[i] = Twin(&x[at / p.out * p.in], p, at % p.out);
+    });
+    ExpectWithin(got, want, std::to_string(tokens) + " tokens");
+  }
+};
+
+TEST(GegluGateRowTest, EveryRowHoldsOneGateOrUp) {
+  std::set<int> rows;
+  for (int output = 0; output < 384; ++output) {
+    rows.insert(GegluGateRow(output));
+    rows.insert(GegluGateRow(output) + kGegluUpOffset);
+  }
+  EXPECT_EQ(rows.size(), 768u);
+  EXPECT_EQ(*rows.rbegin(), 767);
+}
+
+TEST_F(GegluGemmTest, EqualsItsTwinAtSmallSizes) {
+  const Projection p(128, 256);
+  for (const int tokens : {1, 7, 8, 144, 145, 208, 300, 1000}) {
+    Check(p, tokens, 1);
+  }
+}
+
+TEST_F(GegluGemmTest, EqualsItsTwinAtEveryPrefixOfTheVariants) {
+  const Projection p(2048, 16384);
+  for (const int tokens :
+       {304, 320, 456, 560, 576, 712, 816, 832, 968, 6528, 7744}) {
+    Check(p, tokens, /*stride=*/tokens * 4 + 1);
+  }
+}
+
+TEST_F(GegluGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
+  constexpr int kTokens = 816;
+  const Projection p(128, 256);
+  auto x = NormalBf16(kTokens * p.in, 9);
+  const auto first = Run(x, p, kTokens);
+  std::reverse(x.begin(), x.end());  // tokens, and elements in each
+  for (int t = 0; t < kTokens; ++t) {
+    std::reverse(x.begin() + t * p.in, x.begin() + (t + 1) * p.in);
+  }
+  const Bf16 nan = __float2bfloat16_rn(NAN);
+  std::fill_n(x.begin(), p.in, nan);
+  const auto second = Run(x, p, kTokens);
+  for (int t = 1; t < kTokens; ++t) {
+    const auto from = [&](const std::vector<Bf16>& y, int token) {
+      return std::vector<Bf16>(y.begin() + token * p.out,
+                               y.begin() + (token + 1) * p.out);
+    };
+    ASSERT_TRUE(SameBits(from(second, t), from(first, kTokens - 1 - t))) << t;
+  }
+}
+
+TEST_F(GegluGemmTest, RefusesSizesItCannotTile) {
+  EXPECT_FALSE(GegluGemmSupports(2048, 16384 + 64));
+  EXPECT_FALSE(GegluGemmSupports(96, 128));
+  EXPECT_EQ(LaunchGegluGemm({.tokens = 1, .in = 96, .out = 128}, nullptr),
+            cudaErrorInvalidValue);
+}
+
+}  // namespace
+}  // namespace piserve::kernels
