@@ -29,11 +29,16 @@ from piserve.errors import (
     QueueFull,
     StaleObservation,
 )
+from piserve.robots import ALOHA, DROID, LIBERO, Block, RobotProfile
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ALOHA",
+    "DROID",
+    "LIBERO",
     "ActionChunkBroker",
+    "Block",
     "DeadlineExceeded",
     "InvalidObservation",
     "MessageTooLarge",
@@ -46,5 +51,6 @@ __all__ = [
     "PolicyNotFound",
     "PolicyUnavailable",
     "QueueFull",
+    "RobotProfile",
     "StaleObservation",
 ]

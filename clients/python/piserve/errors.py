@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Type
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError
 
 from piserve._proto import rpc_pb2
@@ -18,8 +19,11 @@ from piserve._proto import rpc_pb2
 _DOMAIN = "piserve"
 
 
-class PolicyError(Exception):
-    """No actions came of a request. The base of all errors raised here."""
+class PolicyError(RuntimeError):
+    """No actions came of a request. The base of all errors raised here.
+
+    A RuntimeError, which openpi's client raises for an error of the server.
+    """
 
     code = grpc.StatusCode.UNKNOWN
 
@@ -148,7 +152,7 @@ def is_retriable(error: PolicyError) -> bool:
 
 
 def _code_and_message(error: grpc.RpcError) -> Tuple[grpc.StatusCode, str]:
-    if isinstance(error, grpc.Call):
+    if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return error.code(), error.details() or ""
     return grpc.StatusCode.UNKNOWN, str(error)
 
@@ -202,7 +206,7 @@ class _Details:
 
 
 def _trailers(error: grpc.RpcError) -> Iterable[Tuple[str, Any]]:
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return ()
     trailers: Any = error.trailing_metadata()
     return trailers or ()

@@ -9,24 +9,20 @@ import grpc
 import numpy as np
 import piserve
 import pytest
-from fake_server import HORIZON, NOISE_DIM, FakeServer, libero_info, refuse
+from fake_server import (
+    HORIZON,
+    NOISE_DIM,
+    FakeServer,
+    libero_info,
+    observation,
+    refuse,
+)
 from fake_server import serving as serve
 from piserve import PolicyClient
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-
-
-def observation(**changes):
-    obs = {
-        "observation/image": np.zeros((8, 6, 3), np.uint8),
-        "observation/wrist_image": np.ones((8, 6, 3), np.uint8),
-        "observation/state": np.arange(8, dtype=np.float32),
-        "prompt": "pick up",
-    }
-    obs.update(changes)
-    return {key: value for key, value in obs.items() if value is not ...}
 
 
 # ------------------------------------------------------------------ the answer
@@ -252,7 +248,7 @@ def test_an_answer_after_the_timeout_is_thrown_away(
 
     server.script = [delivered_late]
     monkeypatch.setattr(
-        "piserve.client.time.monotonic", lambda: now() + sum(late)
+        "piserve.calls.time.monotonic", lambda: now() + sum(late)
     )
     with pytest.raises(piserve.DeadlineExceeded) as caught:
         client.infer(observation(), timeout=50.0)

@@ -10,6 +10,7 @@ import threading
 from typing import Callable, Iterator, List, Optional
 
 import grpc
+import numpy as np
 from google.protobuf import any_pb2, duration_pb2
 from piserve._proto import policy_pb2, policy_pb2_grpc, rpc_pb2
 
@@ -90,6 +91,18 @@ def _packed(name: str, message: object) -> any_pb2.Any:
         type_url=f"type.googleapis.com/{name}",
         value=message.SerializeToString(),
     )
+
+
+def observation(**changes):
+    """LIBERO's, as openpi's client gets it; `...` leaves a key out."""
+    obs = {
+        "observation/image": np.zeros((8, 6, 3), np.uint8),
+        "observation/wrist_image": np.ones((8, 6, 3), np.uint8),
+        "observation/state": np.arange(8, dtype=np.float32),
+        "prompt": "pick up",
+    }
+    obs.update(changes)
+    return {key: value for key, value in obs.items() if value is not ...}
 
 
 class FakeServer(policy_pb2_grpc.PolicyServiceServicer):
