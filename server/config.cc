@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <set>
 #include <thread>
 #include <utility>
@@ -158,7 +159,21 @@ PolicyOverrides ReadOverrides(const config::Overrides& in,
   return out;
 }
 
-void ReadSizes(const PolicyEntry& out, int index, Checker& check) {
+// A CPU gains little from sizes in between; a GPU has a graph for each.
+std::vector<int> DefaultBatchSizes(Backend backend) {
+  if (backend == Backend::kReference) return {1, 2, 4, 8, 16, 32, 64};
+  std::vector<int> sizes(64);
+  std::iota(sizes.begin(), sizes.end(), 1);
+  return sizes;
+}
+
+void ReadSizes(const config::PolicyEntry& in, int index, PolicyEntry& out,
+               Checker& check) {
+  out.step_counts.assign(in.step_counts().begin(), in.step_counts().end());
+  out.batch_sizes.assign(in.batch_sizes().begin(), in.batch_sizes().end());
+  if (out.batch_sizes.empty()) {
+    out.batch_sizes = DefaultBatchSizes(out.backend);
+  }
   int previous = 0;
   for (const int size : out.batch_sizes) {
     check.Range(Field("policies", index, "batch_sizes"), size, 1, 1024);
@@ -204,6 +219,28 @@ Precision ReadPrecision(const config::PolicyEntry& in, int index,
                                            : Precision::kBFloat16;
 }
 
+// What only the engine has, and what it wants.
+void ReadEngine(const config::PolicyEntry& in, int index, PolicyEntry& out,
+                Checker& check) {
+  out.plan = check.Path(in.plan());
+  out.rope_table =
+      in.rope_table() == config::EXACT ? RopeTable::kExact : RopeTable::kBf16;
+  const auto fail = [&](const char* field, const char* got, const char* want) {
+    check.Fail(Field("policies", index, field), got, want);
+  };
+  if (out.backend == Backend::kEngine) {
+    if (out.precision == Precision::kFloat32) {
+      fail("precision", "FLOAT32",
+           "BFLOAT16, which backend ENGINE computes in");
+    }
+    return;
+  }
+  if (!in.plan().empty()) fail("plan", "a file", "none without ENGINE");
+  if (out.rope_table == RopeTable::kExact) {
+    fail("rope_table", "EXACT", "BF16 without backend ENGINE");
+  }
+}
+
 PolicyEntry ReadPolicy(const config::PolicyEntry& in, int index,
                        Checker& check) {
   PolicyEntry out;
@@ -218,33 +255,15 @@ PolicyEntry ReadPolicy(const config::PolicyEntry& in, int index,
   out.precision = ReadPrecision(in, index, check);
   out.overrides = ReadOverrides(in.overrides(),
                                 Field("policies", index, "overrides"), check);
-  if (!in.step_counts().empty()) {
-    out.step_counts.assign(in.step_counts().begin(), in.step_counts().end());
-  }
-  if (!in.batch_sizes().empty()) {
-    out.batch_sizes.assign(in.batch_sizes().begin(), in.batch_sizes().end());
-  }
-  ReadSizes(out, index, check);
   out.backend =
       in.backend() == config::ENGINE ? Backend::kEngine : Backend::kReference;
+  ReadSizes(in, index, out, check);
   out.threads = check.Range<int>(Field("policies", index, "threads"),
                                  in.threads(), 0, 1024);
   out.prompt_overflow = in.prompt_overflow() == config::TRUNCATE
                             ? PromptOverflow::kTruncate
                             : PromptOverflow::kRefuse;
-  out.plan = check.Path(in.plan());
-  out.rope_table =
-      in.rope_table() == config::EXACT ? RopeTable::kExact : RopeTable::kBf16;
-  if (out.backend != Backend::kEngine &&
-      (!in.plan().empty() || in.rope_table() == config::EXACT)) {
-    check.Fail(Field("policies", index, "plan, rope_table"), "a value",
-               "none: they are of backend ENGINE");
-  }
-  if (out.backend == Backend::kEngine &&
-      out.precision != Precision::kBFloat16) {
-    check.Fail(Field("policies", index, "precision"), "FLOAT32",
-               "BFLOAT16 for backend ENGINE");
-  }
+  ReadEngine(in, index, out, check);
   return out;
 }
 

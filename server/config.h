@@ -60,7 +60,7 @@ struct PolicyEntry {
   PolicyOverrides overrides;
   std::vector<int> step_counts;  // the first one is the default; empty: the
                                  // checkpoint's own, else 10
-  std::vector<int> batch_sizes = {1, 2, 4, 8, 16, 32, 64};  // ascending
+  std::vector<int> batch_sizes;  // ascending
   Backend backend = Backend::kReference;
   int threads = 0;  // 0: cores
   PromptOverflow prompt_overflow = PromptOverflow::kRefuse;

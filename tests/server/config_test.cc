@@ -111,6 +111,25 @@ TEST(ConfigTest, SizesAscendAndStepsAreDistinct) {
   EXPECT_EQ(std::get<SyntheticWeights>(config.policies[1].weights).seed, 3);
 }
 
+TEST(ConfigTest, TheEngineHasGraphsForEverySizeAndAPlan) {
+  const std::string head =
+      "policies { name: 'b' policy_config: 'x' synthetic {} tokenizer: 't' ";
+  const std::string engine = head + "precision: BFLOAT16 backend: ENGINE ";
+  const PolicyEntry policy =
+      Parse(engine + "plan: 'b.plan' rope_table: EXACT }")->policies[1];
+  EXPECT_EQ(policy.batch_sizes.size(), 64u);
+  EXPECT_EQ(policy.plan, "/etc/piserve/b.plan");
+  EXPECT_EQ(policy.rope_table, RopeTable::kExact);
+  EXPECT_THAT(Parse(engine + "batch_sizes: [1, 8] }")->policies[1].batch_sizes,
+              ElementsAre(1, 8));
+  EXPECT_THAT(Refusal(head + "precision: FLOAT32 backend: ENGINE }"),
+              HasSubstr("policies[1].precision"));
+  EXPECT_THAT(Refusal(head + "precision: BFLOAT16 plan: 'b.plan' }"),
+              HasSubstr("policies[1].plan"));
+  EXPECT_THAT(Refusal(head + "precision: BFLOAT16 rope_table: EXACT }"),
+              HasSubstr("policies[1].rope_table"));
+}
+
 TEST(ConfigTest, OverridesAreSetOnlyWhereGiven) {
   EXPECT_FALSE(Parse("")->policies[0].overrides.default_prompt.has_value());
   const std::string text =
