@@ -19,6 +19,7 @@ from openpi_client import msgpack_numpy
 from openpi_client.action_chunk_broker import ActionChunkBroker
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from piserve import PolicyClient
+from piserve import websocket_client_policy as drop_in
 from server_process import LISTENERS, metrics
 from serving import (
     binary,
@@ -167,6 +168,28 @@ def test_answers_are_those_of_grpc(config):
                 np.testing.assert_array_equal(actions, want)
                 seen.append(actions.tobytes())
         assert len(set(seen)) == len(seen), "the policy tells none apart"
+
+
+def shape_of(value):
+    """The value with its numbers taken out."""
+    if isinstance(value, dict):
+        return {key: shape_of(item) for key, item in value.items()}
+    return (value.dtype, value.shape) if hasattr(value, "dtype") else "number"
+
+
+def test_the_class_that_stands_in_for_openpis_gives_the_same_dicts(
+    blind_server,
+):
+    """A robot that changes its import sees no difference but the wire."""
+    theirs = connect(blind_server)
+    host, port = blind_server.addresses.public.split(":")
+    ours = drop_in.WebsocketClientPolicy(host, int(port), timeout=30)
+    assert ours.get_server_metadata() == theirs.get_server_metadata()
+    for observation in observations("pi05_libero"):
+        got, want = ours.infer(observation), theirs.infer(observation)
+        assert shape_of(got) == shape_of(want)
+        np.testing.assert_array_equal(got["actions"], want["actions"])
+    ours.close()
 
 
 def test_real_policies_answer_for_every_robot(tmp_path):

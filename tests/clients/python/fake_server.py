@@ -114,6 +114,7 @@ class FakeServer(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self, infos: List[policy_pb2.PolicyInfo]) -> None:
         self.infos = infos
+        self.ready: Optional[bool] = None  # None: has no health service
         self.script: List[Callable] = []
         self.requests: List[policy_pb2.ObservationRequest] = []
         self.times_left: List[float] = []
@@ -181,12 +182,30 @@ def refuse(code: grpc.StatusCode, *, pushback_ms: str = "", **details):
     return step
 
 
+def _health(servicer: FakeServer) -> grpc.GenericRpcHandler:
+    def check(request, context):
+        return rpc_pb2.HealthCheckResponse(status=1 if servicer.ready else 2)
+
+    return grpc.method_handlers_generic_handler(
+        "grpc.health.v1.Health",
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                check,
+                request_deserializer=rpc_pb2.HealthCheckRequest.FromString,
+                response_serializer=lambda reply: reply.SerializeToString(),
+            )
+        },
+    )
+
+
 @contextlib.contextmanager
 def serving(
     servicer: FakeServer, address: str = "127.0.0.1:0"
 ) -> Iterator[str]:
     """Runs the servicer; yields its address."""
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    if servicer.ready is not None:
+        server.add_generic_rpc_handlers((_health(servicer),))
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(address)
     server.start()
