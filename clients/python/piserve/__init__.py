@@ -29,6 +29,7 @@ from piserve.errors import (
     QueueFull,
     StaleObservation,
 )
+from piserve.latest import LatestChunk, LatestOnly
 from piserve.robots import ALOHA, DROID, LIBERO, Block, RobotProfile
 
 __version__ = "0.1.0"
@@ -41,6 +42,8 @@ __all__ = [
     "Block",
     "DeadlineExceeded",
     "InvalidObservation",
+    "LatestChunk",
+    "LatestOnly",
     "MessageTooLarge",
     "NotAllowed",
     "Policy",

@@ -19,6 +19,7 @@ import numpy as np
 from piserve._proto import policy_pb2
 from piserve.calls import (
     CHANNEL_OPTIONS,
+    MAX_ATTEMPTS,
     METHODS,
     Pause,
     PolicyCalls,
@@ -48,6 +49,7 @@ class AsyncPolicyClient(PolicyCalls):
         num_steps: Optional[int] = None,
         timeout: Optional[float] = None,
         age: float = 0.0,
+        attempts: int = MAX_ATTEMPTS,
     ) -> Dict[str, Any]:
         """The action chunk for one observation, as PolicyClient.infer.
 
@@ -55,7 +57,9 @@ class AsyncPolicyClient(PolicyCalls):
         raises DeadlineExceeded, whatever came meanwhile.
         """
         return await self._run(
-            self._infer_steps(obs, noise, seed, num_steps, timeout, age)
+            self._infer_steps(
+                obs, noise, seed, num_steps, timeout, age, attempts
+            )
         )
 
     async def reset(self) -> None:

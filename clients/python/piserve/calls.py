@@ -46,6 +46,7 @@ from piserve.reply import reply_of
 from piserve.robots import RobotProfile, check_policy
 
 _T = TypeVar("_T")
+MAX_ATTEMPTS = 2  # of the contract
 _SERVICE = "piserve.v1.PolicyService"
 _RETRY_PAUSE_S = 0.2  # where the server names none: longer than a reconnect's
 _HEALTH_PAUSE_S = 0.2
@@ -159,7 +160,10 @@ class PolicyCalls:
         num_steps: Optional[int],
         timeout: Optional[float],
         age: float,
+        attempts: int,
     ) -> Steps[Dict[str, Any]]:
+        if attempts < 1:
+            raise ValueError(f"attempts: got {attempts}, want at least 1")
         budget = _Budget(self._timeout if timeout is None else timeout)
         info = yield from self._known_info(budget)
         request = observation_request(obs, info)
@@ -172,7 +176,7 @@ class PolicyCalls:
             message = policy_pb2.InferRequest(observation=request)
             return Send(INFER, message, remaining)
 
-        response, attempts = yield from _attempts(send, budget)
+        response, made = yield from _attempts(send, budget, attempts)
         result = response.result
         if result.model_digest != info.model_digest:
             info = yield from self._info_of_another_model(result, obs, budget)
@@ -185,7 +189,7 @@ class PolicyCalls:
             )
         reply["client_timing"] = {
             "infer_ms": budget.elapsed() * 1e3,
-            "attempts": attempts,
+            "attempts": made,
         }
         return reply
 
@@ -287,9 +291,9 @@ class _Budget:
 
 
 def _attempts(
-    send: Callable[[float], Send], budget: _Budget
+    send: Callable[[float], Send], budget: _Budget, limit: int = MAX_ATTEMPTS
 ) -> Steps[Tuple[Any, int]]:
-    """Sends what `send` gives for the seconds left, and once more if allowed.
+    """Sends what `send` gives for the seconds left, again where allowed.
 
     Returns the response and the number of attempts.
     """
@@ -298,19 +302,21 @@ def _attempts(
             f"{budget.total:.3f} s were over before the request was sent",
             reason="EXPIRED_AT_CLIENT",
         )
-    try:
-        response = yield send(budget.remaining())
-        return response, 1
-    except PolicyError as error:
-        pause = _pause_before_retry(error)
-        if pause is None or budget.remaining() <= pause:
-            raise
-    yield Pause(pause)
+    if limit > 1:
+        try:
+            response = yield send(budget.remaining())
+            return response, 1
+        except PolicyError as error:
+            pause = pause_before_retry(error)
+            if pause is None or budget.remaining() <= pause:
+                raise
+        yield Pause(pause)
     response = yield send(max(budget.remaining(), 1e-3))
-    return response, 2
+    return response, min(limit, MAX_ATTEMPTS)
 
 
-def _pause_before_retry(error: PolicyError) -> Optional[float]:
+def pause_before_retry(error: PolicyError) -> Optional[float]:
+    """Seconds to wait before asking once more; None: it must not be."""
     if not is_retriable(error):
         return None
     if error.retry_after is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from piserve._proto import policy_pb2
 from piserve.calls import (
     CHANNEL_OPTIONS,
+    MAX_ATTEMPTS,
     METHODS,
     Pause,
     PolicyCalls,
@@ -62,6 +63,7 @@ class PolicyClient(PolicyCalls):
         num_steps: Optional[int] = None,
         timeout: Optional[float] = None,
         age: float = 0.0,
+        attempts: int = MAX_ATTEMPTS,
     ) -> Dict[str, Any]:
         """The action chunk for one observation.
 
@@ -73,6 +75,7 @@ class PolicyClient(PolicyCalls):
         num_steps  Euler steps; None: the policy's default.
         timeout    seconds, in place of the client's.
         age        seconds since the observation was captured.
+        attempts   1: never asked once more.
 
         Returns
             actions         float64 [horizon, action_dim], robot units, finite
@@ -88,7 +91,9 @@ class PolicyClient(PolicyCalls):
         timeout.
         """
         return self._run(
-            self._infer_steps(obs, noise, seed, num_steps, timeout, age)
+            self._infer_steps(
+                obs, noise, seed, num_steps, timeout, age, attempts
+            )
         )
 
     def reset(self) -> None:
