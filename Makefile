@@ -16,7 +16,7 @@ export NINJA_STATUS := [%f/%t %es]
 build = cmake --preset $(1) --log-level=WARNING && \
         cmake --build --preset $(1) --parallel $(JOBS) $(2)
 
-.PHONY: help setup build demo test asan tsan fuzz thread-safety coverage bench \
+.PHONY: help setup build demo test client-compat asan tsan fuzz thread-safety coverage bench \
         format clean
 
 help:  ## Show this list
@@ -35,6 +35,10 @@ demo: setup  ## Serve small policies: compare with openpi, then move a robot
 
 test: build  ## Build and run every test (ctest, pytest), print one summary
 	@.venv/bin/python tests/run_all.py build/dev
+
+client-compat: setup  ## Try the Python wheel on protobuf 3.20, 5 and 7
+	@$(call build,dev,--target piserve_test_server)
+	@.venv/bin/python tests/clients/python/compat.py
 
 asan: setup  ## C++ tests under AddressSanitizer and UBSan
 	@$(call build,asan)
