@@ -200,10 +200,20 @@ def _health(servicer: FakeServer) -> grpc.GenericRpcHandler:
 
 @contextlib.contextmanager
 def serving(
-    servicer: FakeServer, address: str = "127.0.0.1:0"
+    servicer: FakeServer,
+    address: str = "127.0.0.1:0",
+    health: Optional[Callable] = None,
 ) -> Iterator[str]:
-    """Runs the servicer; yields its address."""
+    """Runs the servicer; yields its address.
+
+    health  answers Health.Check with bytes; None: there is no such service.
+    """
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    if health is not None:
+        check = grpc.unary_unary_rpc_method_handler(health)
+        service = "grpc.health.v1.Health"
+        handler = grpc.method_handlers_generic_handler
+        server.add_generic_rpc_handlers((handler(service, {"Check": check}),))
     if servicer.ready is not None:
         server.add_generic_rpc_handlers((_health(servicer),))
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(servicer, server)

@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing
 import time
 from multiprocessing.connection import Connection, wait
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .ledger import Ledger
 from .protocol import EpisodeRun
@@ -19,7 +19,7 @@ from .schedule import (
     EpisodeRecord,
     Schedule,
 )
-from .worker import ENDED, LASTING, Work, work
+from .worker import CRASHED, ENDED, LASTING, Work, work
 
 __all__ = ["Episode", "EpisodeRecord", "EvaluationError", "evaluate"]
 
@@ -165,19 +165,23 @@ class _Member:
         with contextlib.suppress(OSError):  # it has ended: answer() says so
             self.connection.send(episode)
 
-    def answer(self) -> Any:
+    def answer(self) -> Tuple[str, Any]:
         """What the process sent, or why it can send nothing any more."""
         self.episode = None
         try:
             if self.connection.poll():
-                return self.connection.recv()
-            self.stop()
-            return "broke", f"no end after {self.seconds:.0f} s: killed"
+                kind, content = self.connection.recv()
+            else:
+                kind = CRASHED
+                content = f"no end after {self.seconds:.0f} s: killed"
         except (EOFError, OSError):
             self._process.join(10.0)
             code = self._process.exitcode
+            kind = CRASHED
+            content = f"the simulator's process ended with {code}"
+        if kind == CRASHED:
             self.stop()
-            return "broke", f"the simulator's process ended with {code}"
+        return kind, content
 
     def stop(self) -> None:
         if self._process is not None:

@@ -9,7 +9,7 @@ import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import grpc
 
@@ -104,6 +104,7 @@ class Work:
 # What a worker sends, as ("kind", ...):
 ENDED = "ended"  # (ENDED, EpisodeRun): success or failure of the policy
 BROKE = "broke"  # (BROKE, str): an infrastructure error; try again
+CRASHED = "crashed"  # (CRASHED, str): the same, and the worker ends
 LASTING = "lasting"  # (LASTING, str): an error that no repetition mends
 
 
@@ -118,9 +119,9 @@ def work(connection: Connection, number: int, work_: Work) -> None:
     try:
         while True:
             episode: Episode = connection.recv()
-            kind, content, healthy = seat.answer(episode)
+            kind, content = seat.answer(episode)
             connection.send((kind, content))
-            if not healthy:
+            if kind == CRASHED:
                 return
     except (EOFError, OSError):
         return  # the parent is gone
@@ -139,19 +140,19 @@ class _Seat:
         self._environment: Optional[Environment] = None
         self._task = -1
 
-    def answer(self, episode: Episode) -> Any:
-        """(kind, content, whether the environment can be used again)."""
+    def answer(self, episode: Episode) -> Tuple[str, Any]:
+        """What to send: (kind, content)."""
         try:
             run = self._run(episode)
             self._save_film(episode, run)
             run.frames = []
-            return ENDED, run, True
+            return ENDED, run
         except (*_LASTING, PictureError) as error:
-            return LASTING, _words(error), True
+            return LASTING, _words(error)
         except PolicyError as error:
-            return BROKE, _words(error), True
+            return BROKE, _words(error)
         except Exception as error:
-            return BROKE, _words(error), False
+            return CRASHED, _words(error)
 
     def close(self) -> None:
         if self._client is not None:
