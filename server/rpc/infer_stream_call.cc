@@ -69,15 +69,22 @@ void InferStreamCall::Drain() {
 }
 
 void InferStreamCall::OnReadDone(bool ok) {
-  if (ok) Take(incoming_);
+  if (ok && MayTake()) Take(incoming_);
   {
     batching::MutexLock lock(mutex_);
+    taking_ = false;
     // Only now: until then a write's end must not start the next read.
     reading_ = false;
     if (!ok) reads_ended_ = true;
   }
   ReadNext();
   Advance();
+}
+
+bool InferStreamCall::MayTake() {
+  batching::MutexLock lock(mutex_);
+  taking_ = !finished_;
+  return taking_;
 }
 
 void InferStreamCall::Take(grpc::ByteBuffer& bytes) {
@@ -226,7 +233,7 @@ InferStreamCall::Next InferStreamCall::DecideNext() {
     return {.write = &unsent_.front().bytes};  // stays there until popped
   }
   const bool no_more = reads_ended_ || cancelled_ || draining_;
-  if (!no_more || !in_flight_.empty()) return {};
+  if (!no_more || taking_ || !in_flight_.empty()) return {};
   finished_ = true;
   if (cancelled_) return {.finish = absl::CancelledError("the client is gone")};
   return {.finish = reads_ended_ ? absl::OkStatus() : Draining()};

@@ -24,11 +24,12 @@ inline constexpr int kMaxInFlight = 64;
 
 // One InferStream. Deletes itself when gRPC is done with it.
 //
-// Life: Finish is called only when no request is outstanding, no write is under
-// way, and the client is done (half-closed, gone) or the server drains. Until
-// then the object lives. Only reactions start reads, and gRPC keeps the object
-// during a reaction; a completion decides under one lock that its request is no
-// longer outstanding and what it does next. So nobody counts references.
+// Life: Finish is called only when no request is outstanding or being taken, no
+// write is under way, and the client is done (half-closed, gone) or the server
+// drains. Until then the object lives. Only reactions start reads, and gRPC
+// keeps the object during a reaction; a completion decides under one lock that
+// its request is no longer outstanding and what it does next. So nobody counts
+// references.
 //
 // Memory: at most kMaxInFlight requests and kMaxPending messages in all; then
 // nothing more is read until the client takes its answers.
@@ -70,6 +71,9 @@ class InferStreamCall final
     std::optional<absl::Status> finish = {};
   };
 
+  // False once the stream is finished: its status is the answer then, and a
+  // request that starts now would outlive the object.
+  bool MayTake();
   void Take(grpc::ByteBuffer& bytes);
   absl::StatusOr<InferenceRequest> Read(grpc::ByteBuffer& bytes,
                                         Request& request);
@@ -101,6 +105,8 @@ class InferStreamCall final
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   // From the start of a read until its message has been taken.
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  // While a message is on its way from incoming_ to in_flight_ or unsent_.
+  bool taking_ ABSL_GUARDED_BY(mutex_) = false;
   bool reads_ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

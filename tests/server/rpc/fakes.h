@@ -192,8 +192,13 @@ class FakeDirectory final : public PolicyDirectory {
 class CountingObserver final : public CallObserver {
  public:
   void Received(Method) override {
-    batching::MutexLock lock(mutex_);
-    ++received_;
+    std::function<void()> then;
+    {
+      batching::MutexLock lock(mutex_);
+      ++received_;
+      then = std::exchange(on_next_received_, nullptr);
+    }
+    if (then) then();
   }
   void Completed(Method method, const absl::Status& status,
                  absl::Duration) override {
@@ -207,6 +212,12 @@ class CountingObserver final : public CallObserver {
     batching::MutexLock lock(mutex_);
     ++sent_;
     changed_.NotifyAll();
+  }
+
+  // Called once, by the thread that has just received a message.
+  void OnNextReceived(std::function<void()> then) {
+    batching::MutexLock lock(mutex_);
+    on_next_received_ = std::move(then);
   }
 
   int received() {
@@ -242,6 +253,7 @@ class CountingObserver final : public CallObserver {
   batching::CondVar changed_;
   int received_ = 0;
   int sent_ = 0;
+  std::function<void()> on_next_received_;
   std::map<std::pair<Method, absl::StatusCode>, int> completed_;
   std::vector<std::string> reasons_;
 };

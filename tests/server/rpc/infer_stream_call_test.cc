@@ -265,6 +265,18 @@ TEST_F(InferStreamTest, DrainingAnswersWhatWasAcceptedAndRefusesTheRest) {
   EXPECT_EQ(stream_->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+// The stream must not end between a message's arrival and its registration.
+TEST_F(InferStreamTest, DrainingAnswersWhatIsJustBeingTaken) {
+  observer_.OnNextReceived([this] { listeners_->Drain(); });
+  Send("taken");
+  inference_.AwaitWaiting(1);
+  inference_.Answer("taken");
+  EXPECT_EQ(Receive().request_id(), "taken");
+  v1::InferStreamResponse response;
+  EXPECT_FALSE(stream_->Read(&response));
+  EXPECT_EQ(stream_->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST_F(InferStreamTest, AStreamOpenedWhileDrainingEndsAtOnce) {
   listeners_->Drain();
   Open();
