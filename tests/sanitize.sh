@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly kind=$1 build=$2
+# A folder that once had another compiler has lost its settings.
+if ! grep -q "^PISERVE_SANITIZE:.*=$kind$" "$build/CMakeCache.txt"; then
+  echo "$0: $build is not built with -fsanitize=$kind; remove it" >&2
+  exit 2
+fi
 case $kind in
   address)
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allow_addr2line=1
