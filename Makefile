@@ -17,7 +17,7 @@ build = cmake --preset $(1) --log-level=WARNING && \
         cmake --build --preset $(1) --parallel $(JOBS) $(2)
 
 .PHONY: help setup build demo test client-compat asan tsan fuzz thread-safety coverage bench \
-        format clean
+        bundle format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -57,12 +57,23 @@ coverage: setup  ## Line coverage of the parsers by the kept corpora
 	@$(call build,coverage)
 	@tests/fuzz/coverage.sh build/coverage
 
+.PHONY: libero-check
+libero-check:  ## Check the LIBERO evaluation against LIBERO itself (2 GB)
+	@tests/libero/run.sh
+
 thread-safety: setup  ## clang's analysis of what each mutex guards
 	@$(call build,thread-safety)
 
 bench: setup  ## Build the benchmarks (run them from build/dev/bin)
 	@cmake --preset dev --log-level=WARNING
 	@cmake --build build/dev --parallel $(JOBS) --target benchmarks
+
+bundle: export PISERVE_CUDA = 1
+bundle: setup  ## CUDA build for a GPU machine, as build/piserve.tar.xz
+	@$(call build,cuda,--target policy_server policy_cli policy_load model_bench \
+	  kernel_benchmark kernels_test expert_test engine_network_test \
+	  engine_accuracy_test)
+	@deploy/bundle/make.sh build/cuda build/piserve
 
 format:  ## Lay out C++ by .clang-format and Python by ruff
 	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format-14 -i

@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Collects programs and the libraries that Debian gave them in one folder, for a
 # machine (Ubuntu 24.04 or newer) that has libtorch and CUDA but none of the
-# rest: bundle.sh OUT_FOLDER PROGRAM...
+# rest: collect.sh OUT_FOLDER PROGRAM...
 #
 # libc, libstdc++, libgomp, libtorch and CUDA stay behind: the machine has its
-# own. TORCH_LIB names its libtorch folder.
+# own, and run.sh finds them.
 set -euo pipefail
 readonly out=$1
 shift
-readonly torch_lib=${TORCH_LIB:-/opt/torch/.venv/lib/python3.12/site-packages/torch/lib}
 readonly skip='^(linux-vdso|ld-linux|libc\.|libm\.|libdl|libpthread|librt\.|libstdc|libgcc_s|libgomp|libc10|libtorch|libcu|libnv|libcaffe2)'
 # $ORIGIN is the loader's, not the shell's.
 # shellcheck disable=SC2016
-readonly rpath='$ORIGIN/../lib:'"$torch_lib:$torch_lib/../../nvidia/cu13/lib:/usr/local/cuda/lib64"
+readonly rpath='$ORIGIN/../lib'
 
 mkdir -p "$out/bin" "$out/lib"
 libraries=$(ldconfig -p)

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -105,6 +106,43 @@ TEST_P(NetworkTest, ActionsAreThoseOfTheOracle) {
     EXPECT_LT(distance.max, 6e-2) << "row " << i;
     EXPECT_LT(distance.mean, 1.5e-2) << "row " << i;
     std::printf("row %d: max %.2e mean %.2e\n", i, distance.max, distance.mean);
+  }
+}
+
+// Keys of the first layer, where the tables differ most from each other.
+TEST_P(NetworkTest, TheRopeTableIsTheOneAskedFor) {
+  const RowInput input = {.cameras = {true, true, true},
+                          .prompt_tokens = variant().max_token_len};
+  std::map<RopeTable, at::Tensor> engine, oracle;
+  for (const RopeTable rope : {RopeTable::kBf16, RopeTable::kExact}) {
+    network_ = OrThrow(Network::Create(
+        *weights_,
+        {.rope = rope, .batch_sizes = {1}, .step_counts = {kSteps, 3}}));
+    TestWave wave(variant(), 1);
+    wave.Set(0, input);
+    Run(wave, Largest(1, 3));
+    engine[rope] = network_->buffers()
+                       .keys[0][0]
+                       .narrow(0, 0, variant().prefix_len())
+                       .flatten(1)
+                       .to(at::kCPU, at::kFloat);
+    OrThrow(reference::Network::Create(
+                *weights_,
+                {.compute = reference::Precision::kFloat32, .rope = rope}))
+        ->SampleActions(wave.Batch(0), 3,
+                        [&](const std::string& stage, const at::Tensor& value) {
+                          if (stage == "cache_k.0") oracle[rope] = value[0][0];
+                        });
+  }
+  for (const auto& [rope, keys] : engine) {
+    const double own = DistanceOf(oracle[rope], keys).mean;
+    const double other =
+        DistanceOf(oracle[rope == RopeTable::kExact ? RopeTable::kBf16
+                                                    : RopeTable::kExact],
+                   keys)
+            .mean;
+    std::printf("mean distance: own %.2e, other %.2e\n", own, other);
+    EXPECT_LT(1.3 * own, other);
   }
 }
 
