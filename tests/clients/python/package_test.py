@@ -19,6 +19,7 @@ PYTHON = sorted(
         "deploy/demo",
         "tests/clients/python",
         "tests/end_to_end",
+        "tests/libero",
         "tests/support",
     )
     for path in (ROOT / folder).rglob("*.py")
