@@ -11,6 +11,7 @@ from socket import SHUT_RDWR
 
 import msgpack
 import numpy as np
+import piserve
 import pytest
 import recorded
 import websockets.exceptions
@@ -149,9 +150,17 @@ def observations(config):
     return [libero(), planes, floats, lists, strided, words]
 
 
-@pytest.mark.parametrize("config", ["pi05_libero", "pi05_droid", "pi05_aloha"])
+ROBOTS = {
+    "pi05_libero": piserve.LIBERO,
+    "pi05_droid": piserve.DROID,
+    "pi05_aloha": piserve.ALOHA,
+}
+
+
+@pytest.mark.parametrize("config", ROBOTS)
 def test_answers_are_those_of_grpc(config):
-    """For a policy to which equal observations are equal."""
+    """For a policy to which equal observations are equal. The robot's profile
+    is what the server tells of it, and no other robot is served."""
     with serving(
         ON,
         "--policy=blind",
@@ -160,7 +169,8 @@ def test_answers_are_those_of_grpc(config):
     ) as server:
         policy = connect(server)
         seen = []
-        with PolicyClient(server.addresses.public, timeout=30) as client:
+        address = server.addresses.public
+        with PolicyClient(address, timeout=30, robot=ROBOTS[config]) as client:
             for observation in observations(config):
                 actions = policy.infer(observation)["actions"]
                 want = client.infer(observation)["actions"]
@@ -168,6 +178,13 @@ def test_answers_are_those_of_grpc(config):
                 np.testing.assert_array_equal(actions, want)
                 seen.append(actions.tobytes())
         assert len(set(seen)) == len(seen), "the policy tells none apart"
+        for other in ROBOTS.values():
+            if other is not ROBOTS[config]:
+                with (
+                    PolicyClient(address, timeout=30, robot=other) as client,
+                    pytest.raises(piserve.PolicyMismatch),
+                ):
+                    client.infer(observation)
 
 
 def shape_of(value):
