@@ -17,7 +17,7 @@ PYTHON = sorted(
     for folder in (
         "clients/python",
         "deploy/demo",
-        "tests/clients/python",
+        "tests/clients",
         "tests/end_to_end",
         "tests/libero",
         "tests/support",
