@@ -392,6 +392,17 @@ WatchdogConfig ReadWatchdog(const config::Watchdog& in, Checker& check) {
   return out;
 }
 
+RecordConfig ReadRecord(const config::Record& in, Checker& check) {
+  RecordConfig out;
+  out.folder = check.Path(in.folder());
+  if (in.has_max_mib()) {
+    out.max_bytes =
+        std::uint64_t{check.Range("record.max_mib", in.max_mib(), 1u, 1u << 20)}
+        << 20;
+  }
+  return out;
+}
+
 absl::StatusOr<Config> Read(const config::ServerConfig& in,
                             absl::string_view folder) {
   Checker check(folder);
@@ -415,6 +426,7 @@ absl::StatusOr<Config> Read(const config::ServerConfig& in,
   out.logging = ReadLogging(in.logging());
   out.insecure = in.allow_insecure() ? Insecure::kAllowed : Insecure::kRefused;
   out.watchdog = ReadWatchdog(in.watchdog(), check);
+  out.record = ReadRecord(in.record(), check);
   if (!check.status().ok()) return check.status();
   return out;
 }

@@ -114,6 +114,11 @@ struct WatchdogConfig {
   std::optional<absl::Duration> floor;  // absent: by backend
 };
 
+struct RecordConfig {
+  std::string folder;  // empty: nothing is kept
+  std::uint64_t max_bytes = std::uint64_t{1} << 30;
+};
+
 struct Config {
   std::vector<PolicyEntry> policies;
   ListenerConfig listeners;
@@ -125,6 +130,7 @@ struct Config {
   LoggingConfig logging;
   Insecure insecure = Insecure::kRefused;
   WatchdogConfig watchdog;
+  RecordConfig record;
 };
 
 // Relative paths in `text` are taken from `folder`. INVALID_ARGUMENT in one

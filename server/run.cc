@@ -26,6 +26,8 @@ ABSL_FLAG(std::string, port_file, "",
           "File that gets a line \"name port\" for each listener");
 ABSL_FLAG(bool, allow_insecure, false,
           "Serve plain text on an address that others can reach");
+ABSL_FLAG(std::string, record, "",
+          "Folder for requests and their answers, for policy_cli replay");
 ABSL_FLAG(std::string, log_level, "", "debug, info, warn or error");
 
 namespace piserve::server {
@@ -33,7 +35,7 @@ namespace {
 
 constexpr int kRefusedToStart = 1;
 
-void OverrideAddress(const absl::Flag<std::string>& flag, std::string& to) {
+void Override(const absl::Flag<std::string>& flag, std::string& to) {
   const std::string value = absl::GetFlag(flag);
   if (!value.empty()) to = value;
 }
@@ -56,15 +58,16 @@ absl::Status OverrideLogLevel(LogLevel& level) {
 }
 
 absl::Status OverrideByFlags(Config& config) {
-  OverrideAddress(FLAGS_public_address, config.listeners.grpc);
-  OverrideAddress(FLAGS_probe_address, config.listeners.probe);
-  OverrideAddress(FLAGS_admin_address, config.listeners.admin);
-  OverrideAddress(FLAGS_http_address, config.listeners.http);
-  OverrideAddress(FLAGS_websocket_address, config.listeners.websocket);
+  Override(FLAGS_public_address, config.listeners.grpc);
+  Override(FLAGS_probe_address, config.listeners.probe);
+  Override(FLAGS_admin_address, config.listeners.admin);
+  Override(FLAGS_http_address, config.listeners.http);
+  Override(FLAGS_websocket_address, config.listeners.websocket);
   if (const int port = absl::GetFlag(FLAGS_port); port >= 0) {
     std::string& address = config.listeners.grpc;
     address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
   }
+  Override(FLAGS_record, config.record.folder);
   if (absl::GetFlag(FLAGS_allow_insecure)) {
     config.insecure = Insecure::kAllowed;
   }

@@ -15,6 +15,7 @@
 #include "batching/clock.h"
 #include "server/address.h"
 #include "server/process_metrics.h"
+#include "server/recording/recording_inference.h"
 #include "server/version.h"
 
 namespace piserve::server {
@@ -147,6 +148,7 @@ std::string Bound(const std::string& address, int port) {
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options) {
   if (absl::Status s = CheckListeners(options.config); !s.ok()) return s;
   std::unique_ptr<Server> server(new Server(std::move(options)));
+  if (absl::Status s = server->OpenRecords(); !s.ok()) return s;
   if (absl::Status s = server->Bind(); !s.ok()) return s;
   if (absl::Status s = server->BindWebsocket(); !s.ok()) return s;
   if (absl::Status s = server->BindHttp(); !s.ok()) return s;
@@ -163,6 +165,17 @@ Server::Server(Options options)
 
 Server::~Server() = default;
 
+absl::Status Server::OpenRecords() {
+  const RecordConfig& record = options_.config.record;
+  if (record.folder.empty()) return absl::OkStatus();
+  auto ring = RecordRing::Create(
+      {.folder = record.folder, .max_bytes = record.max_bytes});
+  if (!ring.ok()) return ring.status();
+  records_ = *std::move(ring);
+  recorder_ = std::make_unique<RecordingInference>(host_, *records_);
+  return absl::OkStatus();
+}
+
 absl::Status Server::Bind() {
   absl::StatusOr<rpc::Authenticator> authenticator =
       MakeAuthenticator(options_.config);
@@ -172,7 +185,7 @@ absl::Status Server::Bind() {
   if (!listeners.ok()) return listeners.status();
   auto bound = rpc::Listeners::Create(
       *listeners,
-      rpc::Backends{host_, host_, metrics_, *authenticator_,
+      rpc::Backends{inference(), host_, metrics_, *authenticator_,
                     batching::Clock::Real()},
       *this);
   if (!bound.ok()) return bound.status();
@@ -190,7 +203,7 @@ absl::Status Server::BindWebsocket() {
   options.max_in_flight = config.limits.websocket_in_flight;
   auto bound = websocket::Listener::Create(
       options,
-      {host_, host_, metrics_, *authenticator_, batching::Clock::Real()});
+      {inference(), host_, metrics_, *authenticator_, batching::Clock::Real()});
   if (!bound.ok()) return bound.status();
   websocket_ = *std::move(bound);
   return absl::OkStatus();
@@ -210,6 +223,10 @@ absl::Status Server::BindHttp() {
                        [this] {
                          return websocket_ ? websocket_->connections() : 0;
                        }),
+                   std::make_shared<PolledGauge>(
+                       "piserve_recordings_dropped",
+                       "Requests since the start that were not recorded.",
+                       [this] { return records_ ? records_->dropped() : 0; }),
                    std::make_shared<ProcessMetrics>()},
        .availability = [this] { return host_.Availability(); }});
   if (!http.ok()) return http.status();

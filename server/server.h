@@ -18,6 +18,7 @@
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/policy_host.h"
+#include "server/recording/record_ring.h"
 #include "server/request_log.h"
 #include "server/rpc/auth.h"
 #include "server/rpc/listeners.h"
@@ -85,6 +86,8 @@ class Server : public rpc::ServerControl {
  private:
   explicit Server(Options options);
 
+  absl::Status OpenRecords();
+  Inference& inference() { return recorder_ ? *recorder_ : host_; }
   absl::Status Bind();
   absl::Status BindWebsocket();
   absl::Status BindHttp();
@@ -105,6 +108,8 @@ class Server : public rpc::ServerControl {
   Logger log_;
   Metrics metrics_;
   RequestLog request_log_;
+  std::unique_ptr<RecordRing> records_;  // null: off
+  std::unique_ptr<Inference> recorder_;  // in front of host_; likewise
   PolicyHost host_;
   std::optional<rpc::Authenticator> authenticator_;
   std::unique_ptr<rpc::Listeners> listeners_;       // uses all above

@@ -51,15 +51,19 @@ def main():
     results = [
         run(
             "ctest",
-            ["ctest", "--test-dir", build, "-j2", "--output-on-failure"]
-            + ["--no-tests=error", "--output-junit", f"{build}/ctest.xml"],
+            [
+                *("ctest", "--test-dir", build, "-j2", "--output-on-failure"),
+                *("--no-tests=error", "--output-junit", f"{build}/ctest.xml"),
+            ],
             f"{build}/ctest.xml",
         ),
         run(
             "pytest",
-            [sys.executable, "-m", "pytest", "-q", "--durations=5"]
-            + ["--numprocesses=2", "--dist=loadfile"]
-            + ["--junitxml", f"{build}/pytest.xml", "-rs", "tests"],
+            [
+                *(sys.executable, "-m", "pytest", "-q", "--durations=5"),
+                *("--numprocesses=2", "--dist=loadfile"),
+                *("--junitxml", f"{build}/pytest.xml", "-rs", "tests"),
+            ],
             f"{build}/pytest.xml",
             {"PISERVE_BUILD": build},
         ),

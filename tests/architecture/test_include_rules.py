@@ -53,9 +53,21 @@ RULES = {
         },
         {"boost", "msgpack", "protobuf", "absl"},
     ),
+    "server/recording": (
+        {
+            "server",
+            "server/rpc",
+            "server/recording",
+            "batching",
+            "model",
+            "proto",
+        },
+        {"absl"},
+    ),
     "server": (
         {
             "server",
+            "server/recording",
             "server/rpc",
             "server/websocket",
             "batching",

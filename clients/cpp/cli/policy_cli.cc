@@ -10,6 +10,7 @@
 #include "clients/cpp/cli/connection_flags.h"
 #include "clients/cpp/cli/observation_source.h"
 #include "clients/cpp/cli/print.h"
+#include "clients/cpp/cli/recorded.h"
 #include "clients/cpp/piserve/client.h"
 #include "clients/cpp/piserve/context.h"
 #include "clients/cpp/piserve/status.h"
@@ -30,6 +31,8 @@ ABSL_FLAG(std::optional<std::uint32_t>, steps, std::nullopt,
           "Euler steps; default: the policy's");
 ABSL_FLAG(std::string, service, "",
           "health: service to ask about; empty: the whole server");
+ABSL_FLAG(double, tolerance, 0,
+          "replay: allowed difference of an action; 0: the same bits");
 ABSL_FLAG(bool, json, false, "Print JSON");
 
 namespace piserve::client {
@@ -41,12 +44,17 @@ constexpr char kUsage[] =
     "  policy_cli [flags] info    what the policies take and give, as tables\n"
     "  policy_cli [flags] infer   one action chunk for one observation\n"
     "  policy_cli [flags] health  does the server serve?\n"
+    "  policy_cli [flags] replay FILE|FOLDER  repeat what a server recorded\n"
+    "                             and compare the answers\n"
     "\n"
     "  policy_cli infer --image=observation/image=base.jpg \\\n"
     "    --state=0,0,0,0,0,0,0.04,-0.04 --prompt='pick up the bowl' --seed=1\n"
     "\n"
     "Exit code: 0 answered; 1 wrong flags or files; 2 refused by the server;\n"
-    "3 no server, or it does not serve; 4 no answer in time.\n";
+    "3 no server, or it does not serve; 4 no answer in time; 5 an answer that\n"
+    "differs from the recorded one.\n";
+
+constexpr int kExitDifferent = 5;
 
 int Fail(const absl::Status& status, int code) {
   std::fprintf(stderr, "policy_cli: %s\n", Describe(status).c_str());
@@ -127,11 +135,42 @@ int RunHealth(const Options& options) {
   return serving ? kExitOk : kExitUnavailable;
 }
 
+// One line a call; what was refused then is not compared.
+int RunReplay(PolicyClient& client, const std::string& path) {
+  const auto calls = ReadRecordings(path);
+  if (!calls.ok()) return Fail(calls.status(), kExitUsage);
+  int different = 0, compared = 0;
+  for (const RecordedCall& call : *calls) {
+    const auto chunk = client.Infer(call.observation);
+    if (!chunk.ok() && call.actions.has_value()) {
+      return Fail(chunk.status(), ExitCode(chunk.status()));
+    }
+    if (!chunk.ok() || !call.actions.has_value()) {
+      std::printf("%s: %s then, %s now\n", call.file.c_str(),
+                  call.actions.has_value() ? "answered" : "refused",
+                  chunk.ok() ? "answered" : "refused");
+      continue;
+    }
+    const double difference = LargestDifference(*call.actions, *chunk);
+    ++compared;
+    different += !(difference <= absl::GetFlag(FLAGS_tolerance));
+    std::printf(
+        "%s: largest difference %g%s\n", call.file.c_str(), difference,
+        call.model_digest == chunk->model_digest ? "" : ", another model");
+  }
+  std::printf("%d of %d compared answers differ by more than %g\n", different,
+              compared, absl::GetFlag(FLAGS_tolerance));
+  return different == 0 ? kExitOk : kExitDifferent;
+}
+
 int Run(int argc, char** argv) {
   const std::vector<std::string> words =
       ParseCommandLineOrExit(kUsage, argc, argv);
-  const std::string command = words.size() == 1 ? words[0] : "";
-  if (command != "info" && command != "infer" && command != "health") {
+  const std::string command = words.empty() ? "" : words[0];
+  const bool replay = command == "replay";
+  const bool known =
+      replay || command == "info" || command == "infer" || command == "health";
+  if (!known || words.size() != (replay ? 2u : 1u)) {
     std::fputs(kUsage, stderr);
     return kExitUsage;
   }
@@ -140,6 +179,7 @@ int Run(int argc, char** argv) {
   if (command == "health") return RunHealth(*options);
   const auto client = PolicyClient::Connect(*options);
   if (!client.ok()) return Fail(client.status(), kExitUsage);
+  if (replay) return RunReplay(**client, words[1]);
   return command == "info" ? RunInfo(**client) : RunInfer(**client);
 }
 

@@ -37,7 +37,10 @@ ABSL_FLAG(std::string, verify, "none",
           "hash: the server runs the hash policy of the tests; alone: each "
           "answer must equal that of its observation alone, asked before");
 ABSL_FLAG(double, tolerance, 0.0,
-          "verify=alone: allowed difference of an action");
+          "verify=alone, recording: allowed difference of an action");
+ABSL_FLAG(std::string, recording, "",
+          "File or folder of a server's recordings: their observations are "
+          "sent, and answers compared with theirs");
 ABSL_FLAG(std::vector<std::string>, image, {},
           "NAME=FILE,... as for policy_cli, the same for every robot; other "
           "cameras: a test pattern for each robot");
@@ -169,6 +172,13 @@ absl::StatusOr<std::vector<client::ObservationIn>> MakeObservations(
 absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(
     const v1::PolicyInfo& info, client::PolicyClient& client,
     std::vector<client::ObservationIn>* observations) {
+  const std::string recording = absl::GetFlag(FLAGS_recording);
+  if (!recording.empty()) {
+    auto calls = client::ReadRecordings(recording);
+    if (!calls.ok()) return calls.status();
+    return MakeRecordingVerifier(*std::move(calls),
+                                 absl::GetFlag(FLAGS_tolerance));
+  }
   const std::string verify = absl::GetFlag(FLAGS_verify);
   if (verify == "none") return nullptr;
   if (verify == "hash") return MakeHashVerifier(info, *observations);

@@ -97,18 +97,6 @@ absl::Status HashImages(const v1::PolicyInfo& info,
   return absl::OkStatus();
 }
 
-double LargestDifference(const client::ActionChunk& a,
-                         const client::ActionChunk& b) {
-  if (a.horizon != b.horizon || a.action_dim != b.action_dim) {
-    return INFINITY;
-  }
-  double largest = 0;
-  for (std::size_t i = 0; i < a.values.size(); ++i) {
-    largest = std::max<double>(largest, std::abs(a.values[i] - b.values[i]));
-  }
-  return largest;
-}
-
 class AloneVerifier final : public Verifier {
  public:
   AloneVerifier(double tolerance, std::vector<client::ActionChunk> expected)
@@ -117,7 +105,8 @@ class AloneVerifier final : public Verifier {
   Expectation Prepare(int robot, std::uint64_t,
                       client::ObservationIn*) override {
     return [this, robot](const client::ActionChunk& chunk) {
-      return LargestDifference(chunk, expected_[robot]) <= tolerance_;
+      return client::LargestDifference(expected_[robot].values, chunk) <=
+             tolerance_;
     };
   }
 
@@ -125,7 +114,8 @@ class AloneVerifier final : public Verifier {
   absl::Status CheckDistinct() const {
     for (std::size_t i = 0; i < expected_.size(); ++i) {
       for (std::size_t j = 0; j < i; ++j) {
-        const double apart = LargestDifference(expected_[i], expected_[j]);
+        const double apart =
+            client::LargestDifference(expected_[i].values, expected_[j]);
         if (apart > 2 * tolerance_) continue;
         return absl::FailedPreconditionError(absl::StrCat(
             "--verify=alone: robots ", j, " and ", i,
@@ -139,6 +129,31 @@ class AloneVerifier final : public Verifier {
  private:
   const double tolerance_;
   const std::vector<client::ActionChunk> expected_;
+};
+
+class RecordingVerifier final : public Verifier {
+ public:
+  RecordingVerifier(std::vector<client::RecordedCall> calls, double tolerance)
+      : calls_(std::move(calls)), tolerance_(tolerance) {}
+
+  Expectation Prepare(int robot, std::uint64_t sequence,
+                      client::ObservationIn* observation) override {
+    const client::RecordedCall& call =
+        calls_[(robot + sequence) % calls_.size()];
+    client::ObservationIn repeated = call.observation;
+    repeated.policy = observation->policy;
+    repeated.robot_id = observation->robot_id;
+    repeated.request_id = observation->request_id;
+    repeated.sequence = observation->sequence;
+    *observation = std::move(repeated);
+    return [&call, tolerance = tolerance_](const client::ActionChunk& chunk) {
+      return client::LargestDifference(*call.actions, chunk) <= tolerance;
+    };
+  }
+
+ private:
+  const std::vector<client::RecordedCall> calls_;
+  const double tolerance_;
 };
 
 }  // namespace
@@ -187,6 +202,18 @@ absl::StatusOr<std::unique_ptr<Verifier>> MakeAloneVerifier(
     return status;
   }
   return verifier;
+}
+
+absl::StatusOr<std::unique_ptr<Verifier>> MakeRecordingVerifier(
+    std::vector<client::RecordedCall> calls, double tolerance) {
+  std::erase_if(calls, [](const client::RecordedCall& call) {
+    return !call.actions.has_value();
+  });
+  if (calls.empty()) {
+    return absl::InvalidArgumentError(
+        "--recording: got no call that was answered, want one or more");
+  }
+  return std::make_unique<RecordingVerifier>(std::move(calls), tolerance);
 }
 
 }  // namespace piserve::load

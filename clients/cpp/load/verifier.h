@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "clients/cpp/cli/recorded.h"
 #include "clients/cpp/piserve/client.h"
 #include "clients/cpp/piserve/observation.h"
 #include "piserve/v1/policy.pb.h"
@@ -43,5 +44,11 @@ absl::StatusOr<std::unique_ptr<Verifier>> MakeHashVerifier(
 absl::StatusOr<std::unique_ptr<Verifier>> MakeAloneVerifier(
     client::PolicyClient& client, double tolerance,
     std::vector<client::ObservationIn>* observations);
+
+// Repeats recorded calls, each robot all of them in order and from another one
+// on, and compares with the answers of then, up to `tolerance`.
+// INVALID_ARGUMENT if none of them was answered.
+absl::StatusOr<std::unique_ptr<Verifier>> MakeRecordingVerifier(
+    std::vector<client::RecordedCall> calls, double tolerance);
 
 }  // namespace piserve::load

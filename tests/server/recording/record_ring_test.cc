@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/recording/record_ring.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <iterator>
+#include <vector>
+
+namespace piserve::server {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RecordRingTest : public testing::Test {
+ protected:
+  RecordRingTest() { fs::remove_all(folder_); }
+  ~RecordRingTest() override { fs::remove_all(folder_); }
+
+  std::unique_ptr<RecordRing> Open(std::uint64_t max_bytes = 1000,
+                                   std::size_t max_waiting = 100) {
+    auto ring = RecordRing::Create({.folder = folder_.string(),
+                                    .max_bytes = max_bytes,
+                                    .max_waiting = max_waiting});
+    EXPECT_TRUE(ring.ok()) << ring.status();
+    return *std::move(ring);
+  }
+
+  // Contents, by file name.
+  std::vector<std::string> Records() const {
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+    std::vector<std::string> records;
+    for (const fs::path& path : files) {
+      std::ifstream file(path, std::ios::binary);
+      records.emplace_back(std::istreambuf_iterator<char>(file),
+                           std::istreambuf_iterator<char>());
+    }
+    return records;
+  }
+
+  const fs::path folder_ =
+      fs::path(testing::TempDir()) / "record_ring" /
+      testing::UnitTest::GetInstance()->current_test_info()->name();
+};
+
+TEST_F(RecordRingTest, RecordsAreFilesInOrderOfTheirTime) {
+  auto ring = Open();
+  ring->Add(30, [] { return "c"; });
+  ring->Add(4, [] { return "a"; });
+  ring->Add(4, [] { return "b"; });
+  ring.reset();
+  EXPECT_EQ(Records(), (std::vector<std::string>{"a", "b", "c"}));
+}
+
+TEST_F(RecordRingTest, TheOldestGoesWhenTheLimitIsReached) {
+  auto ring = Open(/*max_bytes=*/25);
+  for (int i = 0; i < 5; ++i) {
+    ring->Add(i, [i] { return std::string(10, static_cast<char>('0' + i)); });
+  }
+  ring.reset();
+  EXPECT_EQ(Records(), (std::vector<std::string>{"3333333333", "4444444444"}));
+}
+
+TEST_F(RecordRingTest, FilesOfAnEarlierRunCountAndGoFirst) {
+  auto ring = Open(/*max_bytes=*/25);
+  for (int i = 0; i < 2; ++i) ring->Add(i, [] { return "earlier..."; });
+  ring = nullptr;
+  ring = Open(/*max_bytes=*/25);
+  ring->Add(2, [] { return "now......."; });
+  ring.reset();
+  EXPECT_EQ(Records(), (std::vector<std::string>{"earlier...", "now......."}));
+}
+
+TEST_F(RecordRingTest, WhoAddsNeverWaitsAndTheDropIsCounted) {
+  auto ring = Open(/*max_bytes=*/1000, /*max_waiting=*/2);
+  std::promise<void> begun, go;
+  ring->Add(0, [&] {
+    begun.set_value();
+    go.get_future().wait();  // a slow disk
+    return "0";
+  });
+  begun.get_future().wait();
+  for (int i = 1; i < 5; ++i) ring->Add(i, [i] { return std::to_string(i); });
+  EXPECT_EQ(ring->dropped(), 2u);
+  go.set_value();
+  ring.reset();
+  EXPECT_EQ(Records(), (std::vector<std::string>{"0", "1", "2"}));
+}
+
+TEST_F(RecordRingTest, AFolderThatCannotBeWrittenIsRefusedAtTheStart) {
+  const auto ring = RecordRing::Create({.folder = "/proc/records"});
+  EXPECT_EQ(ring.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(ring.status().message().find("/proc/records"), std::string::npos);
+}
+
+TEST_F(RecordRingTest, AFolderThatVanishedIsCountedNotFatal) {
+  auto ring = Open();
+  fs::remove_all(folder_);
+  std::promise<void> encoded;
+  ring->Add(0, [&] {
+    encoded.set_value();
+    return "lost";
+  });
+  encoded.get_future().wait();
+  while (ring->dropped() == 0) std::this_thread::yield();
+  ring.reset();
+  fs::create_directories(folder_);
+  EXPECT_TRUE(Records().empty());
+}
+
+}  // namespace
+}  // namespace piserve::server
