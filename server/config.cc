@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -16,18 +14,12 @@
 #include "google/protobuf/text_format.h"
 #include "server/address.h"
 #include "server/config.pb.h"
+#include "server/config_check.h"
 
 namespace piserve::server {
 namespace {
 
 constexpr std::size_t kMaxFileBytes = 1 << 20;
-constexpr std::size_t kMaxNameLength = 64;
-
-absl::Status Bad(absl::string_view field, absl::string_view got,
-                 absl::string_view want) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("configuration: ", field, ": got ", got, ", want ", want));
-}
 
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
@@ -43,245 +35,14 @@ class FirstError : public google::protobuf::io::ErrorCollector {
   std::string text_;
 };
 
-// Checks values and keeps the first error: a reader is a list of its fields.
-class Checker {
- public:
-  explicit Checker(absl::string_view folder) : folder_(folder) {}
-
-  void Fail(absl::string_view field, absl::string_view got,
-            absl::string_view want) {
-    if (status_.ok()) status_ = Bad(field, got, want);
-  }
-
-  template <typename T>
-  T Range(absl::string_view field, T value, T low, T high) {
-    if (value >= low && value <= high) return value;
-    Fail(field, absl::StrCat(value), absl::StrCat(low, " to ", high));
-    return low;
-  }
-
-  std::string Text(absl::string_view field, const std::string& value) {
-    if (value.empty()) Fail(field, "nothing", "a value");
-    return value;
-  }
-
-  // Relative to the folder of the configuration; empty stays empty.
-  std::string Path(const std::string& path) const {
-    if (path.empty() || path.front() == '/' || folder_.empty()) return path;
-    return (std::filesystem::path(folder_) / path).lexically_normal().string();
-  }
-
-  // What metrics, logs and the wire may show: no quoting needed anywhere.
-  std::string Name(absl::string_view field, const std::string& name) {
-    bool good = !name.empty() && name.size() <= kMaxNameLength;
-    for (const char c : name) {
-      good &= absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
-    }
-    if (!good) {
-      Fail(field, absl::StrCat(name.size(), " bytes"),
-           "1 to 64 letters, digits, '.', '_' or '-'");
-    }
-    return name;
-  }
-
-  std::string Address(absl::string_view field, const std::string& value,
-                      const std::string& otherwise) {
-    if (value.empty()) return otherwise;
-    const absl::StatusOr<HostPort> address = ParseAddress(value);
-    if (!address.ok() && status_.ok()) {
-      status_ = absl::InvalidArgumentError(absl::StrCat(
-          "configuration: ", field, ": ", address.status().message()));
-    }
-    return value;
-  }
-
-  const absl::Status& status() const { return status_; }
-
- private:
-  const std::string folder_;
-  absl::Status status_;
-};
-
-std::string Field(absl::string_view list, int index, absl::string_view name) {
-  return absl::StrCat(list, "[", index, "].", name);
-}
-
 absl::Duration Milliseconds(std::uint32_t ms) { return absl::Milliseconds(ms); }
 
 int Cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-PolicyOverrides ReadOverrides(const config::Overrides& in,
-                              const std::string& at, Checker& check) {
-  PolicyOverrides out;
-  if (in.has_pi05()) out.pi05 = in.pi05();
-  if (in.has_action_horizon()) {
-    out.action_horizon = check.Range<int>(absl::StrCat(at, ".action_horizon"),
-                                          in.action_horizon(), 1, 1024);
-  }
-  if (in.has_max_token_len()) {
-    out.max_token_len = check.Range<int>(absl::StrCat(at, ".max_token_len"),
-                                         in.max_token_len(), 1, 4096);
-  }
-  if (in.has_norm()) {
-    out.norm = in.norm() == config::Overrides::QUANTILE ? NormMode::kQuantile
-                                                        : NormMode::kMeanStd;
-  }
-  if (in.has_asset_id()) {
-    out.asset_id = check.Text(absl::StrCat(at, ".asset_id"), in.asset_id());
-  }
-  if (in.has_robot()) {
-    out.robot = in.robot() == config::Overrides::DROID   ? Robot::kDroid
-                : in.robot() == config::Overrides::ALOHA ? Robot::kAloha
-                                                         : Robot::kLibero;
-  }
-  if (in.has_adapt_to_pi()) out.adapt_to_pi = in.adapt_to_pi();
-  if (in.has_absolute_actions()) {
-    const auto& dims = in.absolute_actions().dims();
-    for (const int n : dims) {
-      check.Range(absl::StrCat(at, ".absolute_actions.dims"), n, -1024, 1024);
-    }
-    out.absolute_actions.emplace(dims.begin(), dims.end());
-  }
-  if (in.has_default_prompt()) out.default_prompt = in.default_prompt();
-  if (in.has_discrete_state_input()) {
-    out.discrete_state_input = in.discrete_state_input();
-  }
-  if (in.has_reset_pose()) {
-    const auto& pose = in.reset_pose().rad();
-    out.reset_pose.emplace(pose.begin(), pose.end());
-  }
-  if (in.has_control_rate_hz()) {
-    out.control_rate_hz = check.Range(absl::StrCat(at, ".control_rate_hz"),
-                                      in.control_rate_hz(), 1e-3, 1e5);
-  }
-  return out;
-}
-
-// A CPU gains little from sizes in between; a GPU has a graph for each.
-std::vector<int> DefaultBatchSizes(Backend backend) {
-  if (backend == Backend::kReference) return {1, 2, 4, 8, 16, 32, 64};
-  std::vector<int> sizes(64);
-  std::iota(sizes.begin(), sizes.end(), 1);
-  return sizes;
-}
-
-void ReadSizes(const config::PolicyEntry& in, int index, PolicyEntry& out,
-               Checker& check) {
-  out.step_counts.assign(in.step_counts().begin(), in.step_counts().end());
-  out.batch_sizes.assign(in.batch_sizes().begin(), in.batch_sizes().end());
-  if (out.batch_sizes.empty()) {
-    out.batch_sizes = DefaultBatchSizes(out.backend);
-  }
-  int previous = 0;
-  for (const int size : out.batch_sizes) {
-    check.Range(Field("policies", index, "batch_sizes"), size, 1, 1024);
-    if (size <= previous) {
-      check.Fail(Field("policies", index, "batch_sizes"),
-                 absl::StrCat(size, " after ", previous), "ascending sizes");
-    }
-    previous = size;
-  }
-  std::set<int> steps;
-  for (const int count : out.step_counts) {
-    check.Range(Field("policies", index, "step_counts"), count, 1, 1000);
-    if (!steps.insert(count).second) {
-      check.Fail(Field("policies", index, "step_counts"),
-                 absl::StrCat(count, " twice"), "each count once");
-    }
-  }
-}
-
-void ReadWeights(const config::PolicyEntry& in, int index, PolicyEntry& out,
-                 Checker& check) {
-  switch (in.weights_case()) {
-    case config::PolicyEntry::kCheckpoint:
-      out.weights = CheckpointWeights{check.Path(
-          check.Text(Field("policies", index, "checkpoint"), in.checkpoint()))};
-      break;
-    case config::PolicyEntry::kSynthetic:
-      out.weights = SyntheticWeights{in.synthetic().seed()};
-      break;
-    case config::PolicyEntry::WEIGHTS_NOT_SET:
-      check.Fail(absl::StrCat("policies[", index, "]"), "no weights",
-                 "checkpoint or synthetic");
-  }
-}
-
-Precision ReadPrecision(const config::PolicyEntry& in, int index,
-                        Checker& check) {
-  if (in.precision() == config::PRECISION_UNSPECIFIED) {
-    check.Fail(Field("policies", index, "precision"), "nothing",
-               "BFLOAT16 or FLOAT32");
-  }
-  return in.precision() == config::FLOAT32 ? Precision::kFloat32
-                                           : Precision::kBFloat16;
-}
-
-// What only the engine has, and what it wants.
-void ReadEngine(const config::PolicyEntry& in, int index, PolicyEntry& out,
-                Checker& check) {
-  out.plan = check.Path(in.plan());
-  out.rope_table =
-      in.rope_table() == config::EXACT ? RopeTable::kExact : RopeTable::kBf16;
-  const auto fail = [&](const char* field, const char* got, const char* want) {
-    check.Fail(Field("policies", index, field), got, want);
-  };
-  if (out.backend == Backend::kEngine) {
-    if (out.precision == Precision::kFloat32) {
-      fail("precision", "FLOAT32",
-           "BFLOAT16, which backend ENGINE computes in");
-    }
-    return;
-  }
-  if (!in.plan().empty()) fail("plan", "a file", "none without ENGINE");
-  if (out.rope_table == RopeTable::kExact) {
-    fail("rope_table", "EXACT", "BF16 without backend ENGINE");
-  }
-}
-
-PolicyEntry ReadPolicy(const config::PolicyEntry& in, int index,
-                       Checker& check) {
-  PolicyEntry out;
-  out.name = check.Name(Field("policies", index, "name"), in.name());
-  out.policy_config =
-      check.Text(Field("policies", index, "policy_config"), in.policy_config());
-  ReadWeights(in, index, out, check);
-  out.norm_stats = check.Path(in.norm_stats());
-  out.variant_json = check.Path(in.variant_json());
-  out.tokenizer = check.Path(
-      check.Text(Field("policies", index, "tokenizer"), in.tokenizer()));
-  out.precision = ReadPrecision(in, index, check);
-  out.overrides = ReadOverrides(in.overrides(),
-                                Field("policies", index, "overrides"), check);
-  out.backend =
-      in.backend() == config::ENGINE ? Backend::kEngine : Backend::kReference;
-  ReadSizes(in, index, out, check);
-  out.threads = check.Range<int>(Field("policies", index, "threads"),
-                                 in.threads(), 0, 1024);
-  out.prompt_overflow = in.prompt_overflow() == config::TRUNCATE
-                            ? PromptOverflow::kTruncate
-                            : PromptOverflow::kRefuse;
-  ReadEngine(in, index, out, check);
-  return out;
-}
-
-std::vector<PolicyEntry> ReadPolicies(const config::ServerConfig& in,
-                                      Checker& check) {
-  if (in.policies().empty()) check.Fail("policies", "none", "at least one");
-  std::vector<PolicyEntry> out;
-  std::set<std::string> names;
-  for (const config::PolicyEntry& policy : in.policies()) {
-    out.push_back(ReadPolicy(policy, static_cast<int>(out.size()), check));
-    if (!names.insert(policy.name()).second) {
-      check.Fail("policies", "a name twice", "each name once");
-    }
-  }
-  return out;
-}
-
-ListenerConfig ReadListeners(const config::Listeners& in, Checker& check) {
+ListenerConfig ReadListeners(const config::Listeners& in,
+                             ConfigChecker& check) {
   ListenerConfig out;
   out.grpc = check.Address("listeners.public", in.public_(), out.grpc);
   out.probe = check.Address("listeners.probe", in.probe(), out.probe);
@@ -292,7 +53,7 @@ ListenerConfig ReadListeners(const config::Listeners& in, Checker& check) {
   return out;
 }
 
-TlsConfig ReadTls(const config::Tls& in, Checker& check) {
+TlsConfig ReadTls(const config::Tls& in, ConfigChecker& check) {
   return {.certificate =
               check.Path(check.Text("tls.certificate", in.certificate())),
           .private_key =
@@ -300,22 +61,23 @@ TlsConfig ReadTls(const config::Tls& in, Checker& check) {
           .client_ca = check.Path(in.client_ca())};
 }
 
-ApiKeyConfig ReadApiKey(const config::ApiKey& in, int index, Checker& check) {
+ApiKeyConfig ReadApiKey(const config::ApiKey& in, int index,
+                        ConfigChecker& check) {
   ApiKeyConfig out;
   out.identity =
-      check.Name(Field("api_keys", index, "identity"), in.identity());
+      check.Name(ConfigField("api_keys", index, "identity"), in.identity());
   out.key_sha256 = absl::AsciiStrToLower(in.key_sha256());
   bool hex = out.key_sha256.size() == 64;
   for (const char c : out.key_sha256) hex &= absl::ascii_isxdigit(c);
   if (!hex) {
-    check.Fail(Field("api_keys", index, "key_sha256"),
+    check.Fail(ConfigField("api_keys", index, "key_sha256"),
                absl::StrCat(out.key_sha256.size(), " bytes"), "64 hex digits");
   }
   out.policies.assign(in.policies().begin(), in.policies().end());
   return out;
 }
 
-LimitsConfig ReadLimits(const config::Limits& in, Checker& check) {
+LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
   LimitsConfig out;
   if (in.has_rows()) {
     out.rows = check.Range<int>("limits.rows", in.rows(), 1, 65536);
@@ -380,7 +142,7 @@ LoggingConfig ReadLogging(const config::Logging& in) {
   return out;
 }
 
-WatchdogConfig ReadWatchdog(const config::Watchdog& in, Checker& check) {
+WatchdogConfig ReadWatchdog(const config::Watchdog& in, ConfigChecker& check) {
   WatchdogConfig out;
   if (in.has_factor()) {
     out.factor = check.Range("watchdog.factor", in.factor(), 1.0, 1000.0);
@@ -392,7 +154,7 @@ WatchdogConfig ReadWatchdog(const config::Watchdog& in, Checker& check) {
   return out;
 }
 
-RecordConfig ReadRecord(const config::Record& in, Checker& check) {
+RecordConfig ReadRecord(const config::Record& in, ConfigChecker& check) {
   RecordConfig out;
   out.folder = check.Path(in.folder());
   if (in.has_max_mib()) {
@@ -405,7 +167,7 @@ RecordConfig ReadRecord(const config::Record& in, Checker& check) {
 
 absl::StatusOr<Config> Read(const config::ServerConfig& in,
                             absl::string_view folder) {
-  Checker check(folder);
+  ConfigChecker check(folder);
   Config out;
   out.policies = ReadPolicies(in, check);
   out.listeners = ReadListeners(in.listeners(), check);
@@ -441,19 +203,19 @@ absl::Status CheckListeners(const Config& config) {
     if (!parsed.ok()) return parsed.status();
   }
   if (!IsLoopback(*ParseAddress(listeners.admin))) {
-    return Bad("listeners.admin", listeners.admin, "a loopback address");
+    return BadConfig("listeners.admin", listeners.admin, "a loopback address");
   }
   if (!IsLoopback(*ParseAddress(listeners.grpc)) && !config.tls &&
       config.insecure == Insecure::kRefused) {
-    return Bad("listeners.public", listeners.grpc,
-               "a loopback address, tls, or allow_insecure");
+    return BadConfig("listeners.public", listeners.grpc,
+                     "a loopback address, tls, or allow_insecure");
   }
   if (listeners.websocket.empty()) return absl::OkStatus();
   const absl::StatusOr<HostPort> websocket = ParseAddress(listeners.websocket);
   if (!websocket.ok()) return websocket.status();
   if (!IsLoopback(*websocket) && config.insecure == Insecure::kRefused) {
-    return Bad("listeners.websocket", listeners.websocket,
-               "a loopback address, or allow_insecure: it is plain text");
+    return BadConfig("listeners.websocket", listeners.websocket,
+                     "a loopback address, or allow_insecure: it is plain text");
   }
   return absl::OkStatus();
 }
@@ -461,8 +223,8 @@ absl::Status CheckListeners(const Config& config) {
 absl::StatusOr<Config> ParseConfig(absl::string_view text,
                                    absl::string_view folder) {
   if (text.size() > kMaxFileBytes) {
-    return Bad("size", absl::StrCat(text.size(), " bytes"),
-               absl::StrCat("at most ", kMaxFileBytes));
+    return BadConfig("size", absl::StrCat(text.size(), " bytes"),
+                     absl::StrCat("at most ", kMaxFileBytes));
   }
   config::ServerConfig message;
   FirstError error;
