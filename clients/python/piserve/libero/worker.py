@@ -28,7 +28,7 @@ from .environment import Environment, Task
 from .protocol import EpisodeRun, Protocol, run_episode
 from .schedule import Episode
 
-_FILM_FPS = 4.0  # an observation for every five steps of 20 Hz
+_CONTROL_HZ = 20.0  # of LIBERO; a film has a picture for each call
 
 # No repetition mends these: the run ends and says so.
 _LASTING = (
@@ -199,7 +199,8 @@ class _Seat:
         folder.mkdir(parents=True, exist_ok=True)
         end = "success" if run.success else "failure"
         name = f"task{episode.task:02d}_trial{episode.trial:02d}_{end}.gif"
-        save_gif(folder / name, run.frames, fps=_FILM_FPS)
+        fps = _CONTROL_HZ / self._work.protocol.replan_steps
+        save_gif(folder / name, run.frames, fps=fps)
 
 
 def _words(error: BaseException) -> str:
