@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/piserve/client.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -19,6 +20,7 @@ namespace {
 
 // Replies are a few kilobytes; the server sends at most this.
 constexpr int kMaxReceiveBytes = 1 << 20;
+constexpr int kMaxAttempts = 2;
 
 std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
   if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
@@ -101,7 +103,7 @@ Clock::TimePoint PolicyClient::Deadline(const CallOptions& call) {
          absl::ToChronoNanoseconds(call.timeout.value_or(options_.timeout));
 }
 
-absl::Status PolicyClient::RunWithRetry(Clock::TimePoint deadline,
+absl::Status PolicyClient::RunWithRetry(Clock::TimePoint deadline, int attempts,
                                         const Attempt& attempt) {
   for (int tries = 1;; ++tries) {
     const absl::Duration left =
@@ -115,7 +117,7 @@ absl::Status PolicyClient::RunWithRetry(Clock::TimePoint deadline,
     if (status.ok()) {
       return rest < absl::ZeroDuration() ? LateReply(-rest) : status;
     }
-    if (tries == 2) return status;
+    if (tries >= std::min(attempts, kMaxAttempts)) return status;
     const auto delay = RetryDelay(status, Pushback(context), rest);
     if (!delay.has_value()) return status;
     options_.clock->SleepFor(*delay);
@@ -125,19 +127,28 @@ absl::Status PolicyClient::RunWithRetry(Clock::TimePoint deadline,
 absl::StatusOr<ActionChunk> PolicyClient::Infer(
     const ObservationIn& observation, const CallOptions& call) {
   const Clock::TimePoint deadline = Deadline(call);
-  if (absl::Status status = Check(observation, deadline); !status.ok()) {
-    return status;
-  }
+  auto info = Check(observation, deadline);
+  if (!info.ok()) return info.status();
   v1::InferResponse response;
   const absl::Status status =
-      RunWithRetry(deadline, [&](grpc::ClientContext* context) {
+      RunWithRetry(deadline, call.attempts, [&](grpc::ClientContext* context) {
         return infer_stub_.Call(
             EncodeRequest(observation, options_.clock->Now()), context,
             &response);
       });
   if (!status.ok()) return status;
-  ForgetIfChanged(observation.policy, response.result().model_digest());
-  return DecodeResult(response.result(), observation.request_id);
+  if (response.result().model_digest() != info->model_digest()) {
+    ForgetInfo(observation.policy);
+    info = Check(observation, deadline);
+    if (!info.ok()) return info.status();
+  }
+  auto chunk = DecodeResult(response.result(), observation.request_id);
+  if (!chunk.ok()) return chunk.status();
+  if (absl::Status fit = CheckChunk(*chunk, *info); !fit.ok()) {
+    ForgetInfo(observation.policy);
+    return fit;
+  }
+  return chunk;
 }
 
 absl::StatusOr<std::vector<v1::PolicyInfo>> PolicyClient::GetPolicyInfo(
@@ -151,7 +162,7 @@ absl::StatusOr<std::vector<v1::PolicyInfo>> PolicyClient::FetchInfo(
   request.set_policy(policy);
   v1::GetPolicyInfoResponse response;
   const absl::Status status =
-      RunWithRetry(deadline, [&](grpc::ClientContext* context) {
+      RunWithRetry(deadline, kMaxAttempts, [&](grpc::ClientContext* context) {
         return FromGrpc(stub_->GetPolicyInfo(context, request, &response));
       });
   if (!status.ok()) return status;
@@ -159,11 +170,13 @@ absl::StatusOr<std::vector<v1::PolicyInfo>> PolicyClient::FetchInfo(
                                      response.policies().end());
 }
 
-absl::Status PolicyClient::Check(const ObservationIn& observation,
-                                 Clock::TimePoint deadline) {
-  const auto info = InfoFor(observation.policy, deadline);
+absl::StatusOr<v1::PolicyInfo> PolicyClient::Check(
+    const ObservationIn& observation, Clock::TimePoint deadline) {
+  auto info = InfoFor(observation.policy, deadline);
   if (!info.ok()) return info.status();
-  return CheckObservation(observation, *info);
+  absl::Status status = CheckObservation(observation, *info);
+  if (!status.ok()) return status;
+  return info;
 }
 
 absl::StatusOr<v1::PolicyInfo> PolicyClient::InfoFor(
@@ -180,17 +193,17 @@ absl::StatusOr<v1::PolicyInfo> PolicyClient::InfoFor(
         "policy", absl::StrCat("got '", policy, "', which is ", infos->size(),
                                " policies here, want one"));
   }
+  if (absl::Status status = CheckPolicy(infos->front(), options_.expect);
+      !status.ok()) {
+    return status;
+  }
   absl::MutexLock lock(&mutex_);
   return infos_[policy] = infos->front();
 }
 
-void PolicyClient::ForgetIfChanged(const std::string& policy,
-                                   const std::string& digest) {
+void PolicyClient::ForgetInfo(const std::string& policy) {
   absl::MutexLock lock(&mutex_);
-  const auto found = infos_.find(policy);
-  if (found != infos_.end() && found->second.model_digest() != digest) {
-    infos_.erase(found);
-  }
+  infos_.erase(policy);
 }
 
 absl::StatusOr<std::unique_ptr<PolicyStream>> PolicyClient::OpenStream(
@@ -203,6 +216,7 @@ absl::StatusOr<std::unique_ptr<PolicyStream>> PolicyClient::OpenStream(
       .timeout = options_.timeout,
       .clock = options_.clock,
       .policies = *std::move(infos),
+      .expect = options_.expect,
   });
 }
 

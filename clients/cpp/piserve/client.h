@@ -16,6 +16,7 @@
 #include "clients/cpp/piserve/clock.h"
 #include "clients/cpp/piserve/infer_stub.h"
 #include "clients/cpp/piserve/observation.h"
+#include "clients/cpp/piserve/policy_check.h"
 #include "clients/cpp/piserve/stream.h"
 #include "grpcpp/channel.h"
 #include "piserve/v1/policy.grpc.pb.h"
@@ -37,6 +38,9 @@ struct Options {
   std::optional<TlsOptions> tls;  // absent: plain text
   absl::Duration timeout = absl::Seconds(5);
   Clock* clock = &Clock::Steady();  // not owned
+  // A policy that is another one is refused, with FAILED_PRECONDITION, before
+  // an observation is sent to it.
+  Expectation expect = {};
 };
 
 // A channel as `options` asks for it, for callers who want the bare stub. Does
@@ -60,8 +64,9 @@ class PolicyClient {
   static absl::StatusOr<std::unique_ptr<PolicyClient>> Connect(Options options);
 
   // Blocks until the answer or the deadline. The first call for a policy asks
-  // the server what it takes; observations that do not fit are refused here,
-  // with INVALID_ARGUMENT and the field's path.
+  // the server what it is; a policy that is not the one expected, and
+  // observations that do not fit, are refused here. When another model took its
+  // place meanwhile, so it is asked again before the answer is handed out.
   absl::StatusOr<ActionChunk> Infer(const ObservationIn& observation,
                                     const CallOptions& call = {});
 
@@ -80,16 +85,17 @@ class PolicyClient {
   PolicyClient(Options options, std::shared_ptr<grpc::Channel> channel);
 
   Clock::TimePoint Deadline(const CallOptions& call);
-  // Runs `attempt`, and once more if the rules allow it.
-  absl::Status RunWithRetry(Clock::TimePoint deadline, const Attempt& attempt);
-  absl::Status Check(const ObservationIn& observation,
-                     Clock::TimePoint deadline);
+  // Runs `attempt`, and again as far as the rules and `attempts` allow.
+  absl::Status RunWithRetry(Clock::TimePoint deadline, int attempts,
+                            const Attempt& attempt);
+  // What the observation's policy is, if both are fit for each other.
+  absl::StatusOr<v1::PolicyInfo> Check(const ObservationIn& observation,
+                                       Clock::TimePoint deadline);
   absl::StatusOr<v1::PolicyInfo> InfoFor(const std::string& policy,
                                          Clock::TimePoint deadline);
   absl::StatusOr<std::vector<v1::PolicyInfo>> FetchInfo(
       const std::string& policy, Clock::TimePoint deadline);
-  // A reply with another digest means another policy behind the name.
-  void ForgetIfChanged(const std::string& policy, const std::string& digest);
+  void ForgetInfo(const std::string& policy);
 
   const Options options_;
   const std::shared_ptr<grpc::Channel> channel_;

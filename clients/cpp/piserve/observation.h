@@ -84,7 +84,8 @@ struct ActionChunk {
 struct CallOptions {
   // Budget from the call to its answer, a retry included. Absent: the client's
   // default. There is no call without one.
-  std::optional<absl::Duration> timeout;
+  std::optional<absl::Duration> timeout = std::nullopt;
+  int attempts = 2;  // 1: never tried once more
 };
 
 }  // namespace piserve::client

@@ -31,6 +31,13 @@ std::optional<absl::Duration> RetryAfter(const absl::Status& status);
 inline constexpr char kReasonLateReply[] = "LATE_REPLY";
 inline constexpr char kReasonBadReply[] = "BAD_REPLY";
 inline constexpr char kReasonInvalidObservation[] = "INVALID_OBSERVATION";
+inline constexpr char kReasonTooOldAtClient[] = "TOO_OLD_AT_CLIENT";
+inline constexpr char kReasonModelChanged[] = "MODEL_CHANGED";
+inline constexpr char kReasonCamerasMismatch[] = "CAMERAS_MISMATCH";
+inline constexpr char kReasonStateMismatch[] = "STATE_MISMATCH";
+inline constexpr char kReasonActionMismatch[] = "ACTION_MISMATCH";
+inline constexpr char kReasonModelDigestMismatch[] = "MODEL_DIGEST_MISMATCH";
+inline constexpr char kReasonPreprocessingMismatch[] = "PREPROCESSING_MISMATCH";
 
 // The same status with an ErrorInfo that says `reason`.
 absl::Status WithReason(absl::Status status, absl::string_view reason);

@@ -26,12 +26,21 @@ absl::Status DeadlinePassed() {
       kReasonLateReply);
 }
 
+absl::StatusOr<ActionChunk> DecodeChunk(const v1::InferStreamResponse& response,
+                                        const v1::PolicyInfo& policy) {
+  auto chunk = DecodeResult(response.result(), response.request_id());
+  if (!chunk.ok()) return chunk;
+  absl::Status status = CheckChunk(*chunk, policy);
+  if (!status.ok()) return status;
+  return chunk;
+}
+
 // The outcome of `response` as a unary call would have told it.
 absl::StatusOr<ActionChunk> DecodeOutcome(
-    const v1::InferStreamResponse& response) {
+    const v1::InferStreamResponse& response, const v1::PolicyInfo& policy) {
   switch (response.outcome_case()) {
     case v1::InferStreamResponse::kResult:
-      return DecodeResult(response.result(), response.request_id());
+      return DecodeChunk(response, policy);
     case v1::InferStreamResponse::kError:
       return FromWire(response.error());
     case v1::InferStreamResponse::OUTCOME_NOT_SET:
@@ -62,11 +71,14 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
     Callback done;
     Clock::TimePoint deadline;
     std::uint64_t serial = 0;
+    const v1::PolicyInfo* policy = nullptr;  // of setup_
     StreamConnection* connection = nullptr;
     std::unique_ptr<grpc::Alarm> alarm;
   };
 
-  absl::Status Check(const ObservationIn& observation) const;
+  // The observation's policy, if both are fit for each other.
+  absl::StatusOr<const v1::PolicyInfo*> Check(
+      const ObservationIn& observation) const;
   absl::Status Admit(const std::string& id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteLocked(v1::InferStreamRequest request, Pending* pending)
@@ -98,7 +110,7 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
   std::uint64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-absl::Status PolicyStream::State::Check(
+absl::StatusOr<const v1::PolicyInfo*> PolicyStream::State::Check(
     const ObservationIn& observation) const {
   const auto named = [&](const v1::PolicyInfo& info) {
     return observation.policy.empty() || info.name() == observation.policy;
@@ -111,7 +123,11 @@ absl::Status PolicyStream::State::Check(
         "policy", absl::StrCat("got '", observation.policy, "', which is ",
                                count, " policies here, want one"));
   }
-  return CheckObservation(observation, *std::find_if(begin, end, named));
+  const v1::PolicyInfo& info = *std::find_if(begin, end, named);
+  absl::Status status = CheckPolicy(info, setup_.expect);
+  if (status.ok()) status = CheckObservation(observation, info);
+  if (!status.ok()) return status;
+  return &info;
 }
 
 absl::Status PolicyStream::State::Admit(const std::string& id) {
@@ -131,7 +147,8 @@ void PolicyStream::State::Send(const ObservationIn& observation,
                                const CallOptions& call, Callback done) {
   const Clock::TimePoint now = setup_.clock->Now();
   const absl::Duration timeout = call.timeout.value_or(setup_.timeout);
-  absl::Status status = Check(observation);
+  const auto policy = Check(observation);
+  absl::Status status = policy.status();
   v1::InferStreamRequest request;
   if (status.ok()) {
     EncodeObservation(observation, request.mutable_observation());
@@ -150,6 +167,7 @@ void PolicyStream::State::Send(const ObservationIn& observation,
       pending = {.done = std::move(done),
                  .deadline = now + absl::ToChronoNanoseconds(timeout),
                  .serial = next_serial_++,
+                 .policy = *policy,
                  .connection = nullptr,
                  .alarm = std::make_unique<grpc::Alarm>()};
       SetAlarm(id, &pending);
@@ -215,9 +233,9 @@ void PolicyStream::State::OnReply(const v1::InferStreamResponse& response) {
     if (late) ++dropped_;
     ++running_;
   }
-  Finish(std::move(pending), late
-                                 ? absl::StatusOr<ActionChunk>(DeadlinePassed())
-                                 : DecodeOutcome(response));
+  absl::StatusOr<ActionChunk> answer = DeadlinePassed();
+  if (!late) answer = DecodeOutcome(response, *pending.policy);
+  Finish(std::move(pending), std::move(answer));
 }
 
 void PolicyStream::State::OnAlarm(const std::string& id, std::uint64_t serial) {

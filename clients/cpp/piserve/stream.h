@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "clients/cpp/piserve/clock.h"
 #include "clients/cpp/piserve/observation.h"
+#include "clients/cpp/piserve/policy_check.h"
 #include "grpcpp/channel.h"
 #include "piserve/v1/policy.pb.h"
 
@@ -39,6 +40,7 @@ class PolicyStream {
     absl::Duration timeout;                // where a call names none
     Clock* clock = nullptr;                // not owned
     std::vector<v1::PolicyInfo> policies;  // for checks before sending
+    Expectation expect = {};
   };
 
   explicit PolicyStream(Setup setup);
@@ -47,7 +49,9 @@ class PolicyStream {
   PolicyStream(const PolicyStream&) = delete;
   PolicyStream& operator=(const PolicyStream&) = delete;
 
-  // Never blocks. An observation without request_id gets one.
+  // Never blocks. An observation without request_id gets one. Retries none,
+  // whatever `call` says. The answer of a model that took the place of the one
+  // of the opening is FAILED_PRECONDITION, reason MODEL_CHANGED: open anew.
   void Send(const ObservationIn& observation, const CallOptions& call,
             Callback done);
 

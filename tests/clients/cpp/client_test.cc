@@ -187,6 +187,63 @@ TEST_F(Client, PolicyInfoIsAskedForOnceUntilTheDigestChanges) {
   EXPECT_EQ(service_.info_calls(), 2);
 }
 
+TEST_F(Client, APolicyThatIsNotTheOneExpectedGetsNoObservation) {
+  for (const Expectation& expect :
+       {Expectation{.robot = LiberoProfile()},
+        Expectation{.model_digest = "digest-2"},
+        Expectation{.preprocessing_checksum = "sum-2"}}) {
+    const auto client = *PolicyClient::Connect({.address = service_.address(),
+                                                .api_key = "",
+                                                .tls = {},
+                                                .expect = expect});
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_TRUE(absl::IsFailedPrecondition(
+          client->Infer(FakeObservation()).status()));
+    }
+  }
+  EXPECT_THAT(service_.requests(), SizeIs(0));
+}
+
+TEST_F(Client, AnAnswerOfAMisfitThatTookItsPlaceIsNeverHandedOut) {
+  // Another model answers from here on.
+  service_.on_infer = [this](grpc::ServerContext*, const v1::InferRequest&,
+                             v1::InferResponse* response) {
+    service_.info.set_model_digest("digest-2");
+    service_.info.set_preprocessing_checksum("sum-2");
+    *response->mutable_result() = FakeResult("");
+    response->mutable_result()->set_model_digest("digest-2");
+    return grpc::Status::OK;
+  };
+  const auto client =
+      *PolicyClient::Connect({.address = service_.address(),
+                              .api_key = "",
+                              .tls = {},
+                              .expect = {.preprocessing_checksum = "sum-1"}});
+  EXPECT_EQ(ErrorReason(client->Infer(FakeObservation()).status()),
+            "PREPROCESSING_MISMATCH");
+}
+
+TEST_F(Client, AnAnswerOfAModelNobodyDescribesIsNeverHandedOut) {
+  service_.on_infer = [](grpc::ServerContext*, const v1::InferRequest&,
+                         v1::InferResponse* response) {
+    *response->mutable_result() = FakeResult("");
+    response->mutable_result()->set_model_digest("digest-9");
+    return grpc::Status::OK;
+  };
+  const auto chunk = Connect()->Infer(FakeObservation());
+  EXPECT_TRUE(absl::IsFailedPrecondition(chunk.status()));
+  EXPECT_EQ(ErrorReason(chunk.status()), "MODEL_CHANGED");
+}
+
+TEST_F(Client, ACallMayForbidItsRetry) {
+  RefuseFirst(
+      RefusalWithRetry(grpc::StatusCode::UNAVAILABLE, absl::Milliseconds(70)),
+      "");
+  EXPECT_TRUE(absl::IsUnavailable(
+      Connect()->Infer(FakeObservation(), {.attempts = 1}).status()));
+  EXPECT_THAT(service_.requests(), SizeIs(1));
+}
+
 TEST_F(Client, ARestartedServerIsFoundAgain) {
   const auto client = *PolicyClient::Connect(
       {.address = service_.address(), .api_key = "", .tls = {}});

@@ -17,9 +17,9 @@ void AddCamera(const std::string& name, v1::CameraUse use,
   camera->set_use(use);
 }
 
-void AddBlock(const std::string& name, int size, v1::PolicyInfo* info) {
-  v1::Block* block = info->add_state();
+void SetBlock(const std::string& name, int size, v1::Block* block) {
   block->set_name(name);
+  block->set_unit("rad");
   block->set_size(size);
 }
 
@@ -36,8 +36,11 @@ FakeService::FakeService() {
   info.set_model_digest("digest-1");
   AddCamera("base", v1::CAMERA_USE_REQUIRED, &info);
   AddCamera("wrist", v1::CAMERA_USE_OPTIONAL, &info);
-  AddBlock("joints", 2, &info);
-  AddBlock("gripper", 1, &info);
+  SetBlock("joints", 2, info.add_state());
+  SetBlock("gripper", 1, info.add_state());
+  SetBlock("joints", 3, info.add_action());
+  info.set_action_horizon(2);
+  info.set_preprocessing_checksum("sum-1");
   Start();
 }
 

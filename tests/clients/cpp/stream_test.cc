@@ -156,6 +156,29 @@ TEST_F(Stream, ABrokenConnectionEndsItsRequestsAndTheNextSendMakesANewOne) {
   EXPECT_TRUE(Send(*stream, "b").get().ok());
 }
 
+TEST_F(Stream, AnAnswerOfAnotherModelIsNeverHandedOver) {
+  service_.on_stream = [](FakeService::Stream* stream) {
+    v1::InferStreamRequest request;
+    while (stream->Read(&request)) {
+      v1::InferStreamResponse response = Result(request);
+      response.mutable_result()->set_model_digest("digest-2");
+      stream->Write(response);
+    }
+    return grpc::Status::OK;
+  };
+  const auto stream = Open();
+  EXPECT_EQ(ErrorReason(Send(*stream, "a").get().status()), "MODEL_CHANGED");
+}
+
+TEST_F(Stream, APolicyThatIsNotTheOneExpectedGetsNoObservation) {
+  client_ = *PolicyClient::Connect({.address = service_.address(),
+                                    .api_key = "",
+                                    .tls = {},
+                                    .expect = {.robot = DroidProfile()}});
+  const auto stream = *client_->OpenStream();
+  EXPECT_EQ(ErrorReason(Send(*stream, "a").get().status()), "CAMERAS_MISMATCH");
+}
+
 TEST_F(Stream, WhatCannotBeSentIsAnsweredAtOnce) {
   service_.on_stream = [](FakeService::Stream* stream) {
     v1::InferStreamRequest request;

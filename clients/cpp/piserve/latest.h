@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "clients/cpp/piserve/clock.h"
+#include "clients/cpp/piserve/observation.h"
+
+namespace piserve::client {
+
+// A chunk as it is handed out.
+struct LatestChunk {
+  ActionChunk chunk;
+  Clock::TimePoint captured_at;  // of its observation
+  absl::Duration age;            // from then until now; <= max_age
+};
+
+// Chunks for a control loop that must not wait: a requester in the background
+// sends the newest observation and hands out the newest chunk. Thread-safe.
+//
+// An observation that waits is replaced by a newer one. A refused one is not
+// sent again; a newer one is, after the pause that the server asks for. Chunks
+// are handed out once each, in the order of their observations: one whose
+// observation is older than the last that was handed out is dropped, whenever
+// it comes.
+class LatestOnly {
+ public:
+  // PolicyClient::Infer, or what answers like it. Called on threads of
+  // LatestOnly's own; must return by the timeout it is given.
+  using InferFn = std::function<absl::StatusOr<ActionChunk>(
+      const ObservationIn&, const CallOptions&)>;
+
+  struct Options {
+    // A chunk whose observation is older is never handed out, and an
+    // observation that grew older is not sent. Also the deadline of every
+    // request, counted from its observation's capture.
+    absl::Duration max_age;
+    int in_flight = 1;                // requests under way at a time
+    Clock* clock = &Clock::Steady();  // not owned
+  };
+
+  // INVALID_ARGUMENT if max_age is no finite time above 0, or in_flight < 1.
+  static absl::StatusOr<std::unique_ptr<LatestOnly>> Create(InferFn infer,
+                                                            Options options);
+  // Waits for requests under way, max_age at most.
+  ~LatestOnly();
+  LatestOnly(const LatestOnly&) = delete;
+  LatestOnly& operator=(const LatestOnly&) = delete;
+
+  // Gives the newest observation, in place of one that still waits. Never
+  // blocks. Without captured_at it was captured now; one captured before one
+  // that was given already is dropped. INVALID_ARGUMENT if it was captured in
+  // the future.
+  absl::Status Observe(ObservationIn observation);
+
+  // The newest chunk that was not handed out yet, waiting up to `timeout` for
+  // one. Where there is none: the error of the latest request, once, or
+  // nothing.
+  absl::StatusOr<std::optional<LatestChunk>> Newest(
+      absl::Duration timeout = absl::ZeroDuration());
+
+  // Starts an episode: no chunk of an earlier observation comes after.
+  void Reset();
+
+ private:
+  struct Numbered {
+    std::uint64_t number = 0;  // rises with captured_at
+    ObservationIn observation;
+  };
+  struct Filed {
+    std::uint64_t number = 0;
+    Clock::TimePoint captured_at;
+    ActionChunk chunk;
+  };
+
+  LatestOnly(InferFn infer, Options options);
+
+  void Work();
+  std::optional<Numbered> TakeObservation();
+  absl::StatusOr<ActionChunk> Ask(const ObservationIn& observation);
+  void File(const Numbered& asked, absl::StatusOr<ActionChunk> answer);
+  void PauseAfter(const absl::Status& status);
+  std::optional<LatestChunk> TakeChunk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const InferFn infer_;
+  const Options options_;
+  absl::Mutex mutex_;
+  std::optional<Numbered> waiting_ ABSL_GUARDED_BY(mutex_);
+  // Numbers of observations: the newest given, sent, handed out as a chunk.
+  std::uint64_t given_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t handed_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<Clock::TimePoint> newest_capture_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Filed> chunk_ ABSL_GUARDED_BY(mutex_);
+  absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace piserve::client
