@@ -59,7 +59,7 @@ coverage: setup  ## Line coverage of the parsers by the kept corpora
 
 .PHONY: libero-check
 libero-check:  ## Check the LIBERO evaluation against LIBERO itself (2 GB)
-	@tests/libero/run.sh
+	@tests/libero_check/run.sh
 
 thread-safety: setup  ## clang's analysis of what each mutex guards
 	@$(call build,thread-safety)

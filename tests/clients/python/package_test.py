@@ -19,7 +19,7 @@ PYTHON = sorted(
         "deploy/demo",
         "tests/clients",
         "tests/end_to_end",
-        "tests/libero",
+        "tests/libero_check",
         "tests/support",
     )
     for path in (ROOT / folder).rglob("*.py")

@@ -26,4 +26,4 @@ fi
 export MUJOCO_GL=${MUJOCO_GL:-osmesa}
 export PYOPENGL_PLATFORM=${PYOPENGL_PLATFORM:-$MUJOCO_GL}
 exec "$venv/bin/python" -m pytest -c tests/pytest.ini -v --durations=0 \
-  tests/libero/simulator_check.py "$@"
+  tests/libero_check/simulator_check.py "$@"

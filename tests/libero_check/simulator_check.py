@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds of LIBERO itself. Run by tests/libero/run.sh, not `make test`."""
+"""What holds of LIBERO itself. Run by `make libero-check`, not `make test`."""
 
 import json
 
