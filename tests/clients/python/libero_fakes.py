@@ -93,7 +93,10 @@ class _Faulty(FakeEnvironment):
         if not self._factory.folder:
             return True  # every time
         try:
-            pathlib.Path(self._factory.folder, "struck").touch(exist_ok=False)
+            with open(
+                pathlib.Path(self._factory.folder, "struck"), "x"
+            ) as file:
+                file.write(f"{os.getpid()}\n")
         except FileExistsError:
             return False
         return True

@@ -3,8 +3,10 @@
 
 import contextlib
 import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import grpc
 import libero_fakes
@@ -169,25 +171,55 @@ def die(record):
 
 if __name__ == "__main__":
     protocol = Protocol(max_steps=12, replan_steps=4)
-    work = Work(FakeFactory(), TASKS, protocol, Served(sys.argv[1]))
+    factory = FakeFactory(*sys.argv[3:])
+    work = Work(factory, TASKS, protocol, Served(sys.argv[1]))
     episodes = [Episode(0, i) for i in range(4)]
     with Ledger(sys.argv[2], {}) as ledger:
         evaluate(work, episodes, ledger, on_record=die)
 """
 
 
-def test_a_run_that_was_killed_continues_where_it_was(server, tmp_path):
+def start_to_be_killed(tmp_path, *arguments):
     script = tmp_path / "killed.py"
     script.write_text(_KILLED)
-    path = tmp_path / "ledger.jsonl"
     folders = [os.path.dirname(libero_fakes.__file__), *sys.path]
+    return subprocess.Popen(
+        [sys.executable, script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+    )
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_simulators_end_with_a_run_that_was_killed(server, tmp_path):
+    struck = tmp_path / "struck"
     with served(server) as by:
-        killed = subprocess.run(
-            [sys.executable, script, by.server, path],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
-            timeout=120,
-        )
-        assert killed.returncode == -9
+        path = tmp_path / "ledger.jsonl"
+        run = start_to_be_killed(tmp_path, by.server, path, tmp_path, "hangs")
+        wait_for(lambda: struck.exists() and struck.read_text().endswith("\n"))
+        run.kill()
+        run.wait()
+        wait_for(lambda: not is_running(int(struck.read_text())))
+
+
+def test_a_run_that_was_killed_continues_where_it_was(server, tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with served(server) as by:
+        killed = start_to_be_killed(tmp_path, by.server, path)
+        assert killed.wait(timeout=120) == -9
         before = path.read_bytes()
         assert len(before.splitlines()) == 3  # what it is, and two episodes
         episodes = [Episode(0, i) for i in range(4)]

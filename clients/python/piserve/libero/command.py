@@ -52,6 +52,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 f"--trials: got {args.trials}, want at most {starts}"
             )
         return run(args, tasks, SimulatorFactory(args.suite, args.seed))
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues", file=sys.stderr)
+        return INCOMPLETE
     except (
         EvaluationError,
         LedgerError,

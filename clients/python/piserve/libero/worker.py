@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -111,9 +113,11 @@ LASTING = "lasting"  # (LASTING, str): an error that no repetition mends
 def work(connection: Connection, number: int, work_: Work) -> None:
     """Answers each Episode received until the other end closes.
 
-    Ends after an error of the environment, which is not to be trusted then.
+    Ends after an error of the environment, which is not to be trusted then, and
+    with the parent, however that ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     seat = _Seat(work_, f"libero-{number}")
     try:
@@ -127,6 +131,13 @@ def work(connection: Connection, number: int, work_: Work) -> None:
         return  # the parent is gone
     finally:
         seat.close()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 class _Seat:
