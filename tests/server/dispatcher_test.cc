@@ -104,6 +104,12 @@ class Call {
 
 class DispatcherTest : public ::testing::Test {
  protected:
+  // Policies may still compute, and call what a test made for them.
+  void TearDown() override {
+    dispatcher_.reset();
+    hosts_.clear();
+  }
+
   // The first policy of the dispatcher; call before Make.
   FakePolicy& Add(const std::string& name, FakePolicy::Options options) {
     auto policy = std::make_unique<FakePolicy>(std::move(options));
@@ -374,6 +380,7 @@ class QueueTest : public DispatcherTest {
 
   void TearDown() override {
     if (policy_ != nullptr) policy_->Release();
+    DispatcherTest::TearDown();
   }
 
   std::atomic<int> acted_ = 0;
