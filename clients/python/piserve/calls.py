@@ -55,7 +55,7 @@ _SERVING = 1
 CHANNEL_OPTIONS: Tuple[Tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),  # this client retries by the contract itself
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # what connecting may take
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 20000),
     ("grpc.keepalive_timeout_ms", 10000),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PolicyClient against a server whose answers the test decides."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -399,6 +400,30 @@ def test_reconnects_after_the_server_was_away(server):
             except (piserve.PolicyUnavailable, piserve.DeadlineExceeded):
                 assert time.monotonic() < deadline
     away.close()
+
+
+def test_a_network_that_is_slow_to_connect_is_waited_for(server):
+    """A TLS handshake over a wireless link takes some hundred milliseconds."""
+    with serve(server) as address, socket.create_server(("127.0.0.1", 0)) as on:
+        host, port = address.split(":")
+
+        def pump(source, sink, wait):
+            time.sleep(wait)  # part of the scenario
+            with contextlib.suppress(OSError):
+                while data := source.recv(1 << 16):
+                    sink.sendall(data)
+
+        def relay():
+            here, _ = on.accept()
+            there = socket.create_connection((host, int(port)))
+            for way in ((here, there, 0), (there, here, 0.4)):
+                threading.Thread(target=pump, args=way, daemon=True).start()
+
+        threading.Thread(target=relay, daemon=True).start()
+        slow = f"127.0.0.1:{on.getsockname()[1]}"
+        with PolicyClient(slow, timeout=20) as client:
+            reply = client.infer(observation())
+    assert reply["client_timing"]["attempts"] == 1
 
 
 def test_wait_until_ready_gives_up_in_time(server):
