@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// What becomes of requests that wait, and of those that run, while a device is
+// full, hangs or breaks.
+#include <atomic>
+#include <optional>
+
+#include "tests/server/dispatcher_fixture.h"
+
+namespace piserve::server {
+namespace {
+
+// What needs a full device: both slots hold a wave that does not end.
+class QueueTest : public DispatcherTest {
+ protected:
+  Dispatcher& MakeHanging(LimitsConfig limits = {}) {
+    FakePolicy::Options options = Echo();
+    options.act = [this](const SlotRow& row, std::span<float> actions) {
+      ++acted_;
+      return EchoNoise(row, actions);
+    };
+    options.slots_in_flight = 1;
+    policy_ = &Add("libero", options);
+    policy_->Hang();
+    Dispatcher& dispatcher = Make(limits);
+    running_ = std::make_unique<Call>(dispatcher, Request());
+    Until([this] { return acted_ == 1; });
+    return dispatcher;
+  }
+
+  void TearDown() override {
+    if (policy_ != nullptr) policy_->Release();
+    DispatcherTest::TearDown();
+  }
+
+  std::atomic<int> acted_ = 0;
+  FakePolicy* policy_ = nullptr;
+  std::unique_ptr<Call> running_;
+};
+
+TEST_F(QueueTest, FullQueueSaysWhenToComeBack) {
+  LimitsConfig limits;
+  limits.rows = 1;
+  Dispatcher& dispatcher = MakeHanging(limits);
+  Call waiting(dispatcher, Request());
+  const absl::Status status = Call(dispatcher, Request()).Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(status), "QUEUE_FULL");
+  EXPECT_EQ(MetadataOf(status).at("bound"), "rows");
+  EXPECT_GT(RetryAfterOf(status).value_or(absl::ZeroDuration()),
+            absl::ZeroDuration());
+  policy_->Release();
+  EXPECT_TRUE(waiting.Wait().ok());
+}
+
+TEST_F(QueueTest, BytesAreBounded) {
+  LimitsConfig limits;
+  limits.bytes = 2 << 20;
+  Dispatcher& dispatcher = MakeHanging(limits);
+  Call waiting(dispatcher, Request());
+  Until([&] { return dispatcher.in_flight() == 2; });
+  InferenceRequest large = Request();
+  large.bytes = 2 << 20;
+  const absl::Status status =
+      Call(dispatcher, std::move(large)).Wait().status();
+  EXPECT_EQ(ReasonOf(status), "QUEUE_FULL");
+  EXPECT_EQ(MetadataOf(status).at("bound"), "bytes");
+}
+
+TEST_F(QueueTest, OneClientCannotTakeTheWholeQueue) {
+  LimitsConfig limits;
+  limits.rows_per_client = 1;
+  Dispatcher& dispatcher = MakeHanging(limits);
+  const auto of = [this](const char* robot) {
+    InferenceRequest request = Request();
+    request.robot_id = robot;
+    return request;
+  };
+  Call mine(dispatcher, of("a"));
+  EXPECT_EQ(Call(dispatcher, of("a")).Reason(), "CLIENT_LIMIT");
+  Call others(dispatcher, of("b"));
+  policy_->Release();
+  EXPECT_TRUE(mine.Wait().ok());
+  EXPECT_TRUE(others.Wait().ok());
+}
+
+TEST_F(QueueTest, ExpiredInTheQueueIsNeverComputed) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  clock_.Jump(absl::Seconds(6));
+  const absl::Status status = waiting.Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ReasonOf(status), "EXPIRED");
+  policy_->Release();
+  dispatcher_.reset();
+  EXPECT_EQ(acted_, 1);
+}
+
+TEST_F(QueueTest, LateAnswerIsNotHandedOut) {
+  MakeHanging();
+  clock_.Jump(absl::Seconds(6));
+  policy_->Release();
+  const absl::Status status = running_->Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ReasonOf(status), "LATE");
+}
+
+TEST_F(QueueTest, CancelledIsNeverComputed) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  waiting.Cancel();
+  EXPECT_EQ(waiting.Reason(), "CANCELLED");
+  waiting.Cancel();  // again, after the answer
+  running_->Cancel();
+  policy_->Release();
+  EXPECT_TRUE(running_->Wait().ok()) << "what runs is answered as usual";
+  dispatcher_.reset();
+  EXPECT_EQ(acted_, 1);
+}
+
+TEST_F(QueueTest, CancelledByItsDeadlineCountsAsExpired) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  clock_.Jump(absl::Milliseconds(4900));  // of 5000
+  waiting.Cancel();
+  EXPECT_EQ(waiting.Reason(), "EXPIRED");
+}
+
+TEST_F(QueueTest, NewerObservationOfTheRobotSupersedes) {
+  Dispatcher& dispatcher = MakeHanging();
+  const auto of = [this](std::uint64_t sequence) {
+    InferenceRequest request = Request();
+    request.robot_id = "arm";
+    request.sequence = sequence;
+    request.supersede_older = true;
+    return request;
+  };
+  Call older(dispatcher, of(1));
+  Call newer(dispatcher, of(2));
+  const absl::Status status = older.Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(ReasonOf(status), "SUPERSEDED");
+  policy_->Release();
+  EXPECT_TRUE(newer.Wait().ok());
+}
+
+TEST_F(QueueTest, ObservationTooOldIsNotComputed) {
+  Dispatcher& dispatcher = MakeHanging();
+  InferenceRequest request = Request();
+  request.age = absl::Milliseconds(200);
+  request.max_age = absl::Milliseconds(500);
+  Call waiting(dispatcher, std::move(request));
+  clock_.Jump(absl::Milliseconds(400));
+  const absl::Status status = waiting.Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(ReasonOf(status), "TOO_OLD");
+}
+
+TEST_F(QueueTest, DrainAnswersTheAcceptedAndTurnsOthersAway) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  dispatcher.Drain(clock_.Now() + absl::Seconds(25));
+  const absl::Status status = Call(dispatcher, Request()).Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), "DRAINING");
+  EXPECT_EQ(RetryAfterOf(status), absl::ZeroDuration());
+  policy_->Release();
+  EXPECT_TRUE(waiting.Wait().ok());
+  EXPECT_TRUE(running_->Wait().ok());
+  Until([&] { return dispatcher.in_flight() == 0; });
+}
+
+TEST_F(QueueTest, DrainClampsDeadlines) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  dispatcher.Drain(clock_.Now() + absl::Seconds(1));
+  clock_.Jump(absl::Seconds(2));
+  EXPECT_EQ(waiting.Reason(), "EXPIRED");
+}
+
+TEST_F(QueueTest, DestructionAnswersWhatWaits) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  std::thread release([this, &waiting] {
+    Until([&] { return waiting.answered(); });
+    policy_->Release();
+  });
+  dispatcher_.reset();
+  release.join();
+  EXPECT_EQ(waiting.Reason(), "SHUTDOWN");
+  EXPECT_TRUE(running_->Wait().ok());
+}
+
+TEST_F(QueueTest, HangIsFoundAndAnsweredAndTheLateCompletionIgnored) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  EXPECT_TRUE(dispatcher.CheckFaults());
+  clock_.Jump(absl::Seconds(2));
+  EXPECT_TRUE(dispatcher.CheckFaults()) << "within the floor";
+  InferenceRequest patient = Request();
+  patient.deadline = clock_.Now() + absl::Seconds(30);
+  clock_.Jump(absl::Minutes(2));
+  EXPECT_FALSE(dispatcher.CheckFaults());
+  EXPECT_EQ(observer_.hangs, 1);
+  const absl::Status status = running_->Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), "DEVICE_FAULT");
+  EXPECT_THAT(waiting.Reason(), AnyOf("NO_DEVICE", "EXPIRED"));
+  EXPECT_EQ(Call(dispatcher, Request()).Reason(), "DEVICE_FAULT");
+  policy_->Release();
+  dispatcher_.reset();
+  EXPECT_EQ(observer_.hangs, 1);
+}
+
+TEST_F(QueueTest, DeviceFaultTurnsTheWaveAndAllLaterOnesAway) {
+  Dispatcher& dispatcher = MakeHanging();
+  Call waiting(dispatcher, Request());
+  policy_->Break();
+  EXPECT_FALSE(dispatcher.CheckFaults());
+  EXPECT_EQ(observer_.failures, 1);
+  EXPECT_EQ(waiting.Reason(), "NO_DEVICE");
+  EXPECT_EQ(Call(dispatcher, Request()).Reason(), "DEVICE_FAULT");
+  policy_->Release();
+  EXPECT_TRUE(running_->Wait().ok()) << "it had been computed before";
+}
+
+}  // namespace
+}  // namespace piserve::server
