@@ -20,11 +20,10 @@ WorkerPool::~WorkerPool() {
 }
 
 void WorkerPool::Submit(Lane lane, Job job) {
-  {
-    batching::MutexLock lock(mutex_);
-    lanes_[static_cast<int>(lane)].push_back(std::move(job));
-  }
-  work_.NotifyOne();  // whom it wakes needs the lock at once
+  batching::MutexLock lock(mutex_);
+  lanes_[static_cast<int>(lane)].push_back(std::move(job));
+  // Under the lock: the job may be the last one, after which the pool may go.
+  work_.NotifyOne();
 }
 
 void WorkerPool::Quiesce() {
