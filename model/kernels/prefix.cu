@@ -142,22 +142,6 @@ __global__ void __launch_bounds__(kThreads)
   Store8(out + i, g);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    GatedAddKernel(__nv_bfloat16* x, const __nv_bfloat16* y, StepTable gate,
-                   long total, int width) {
-  LetNextStart();
-  WaitForPrevious();
-  const long i = Item() * 8;
-  if (i >= total) return;
-  float a[8], b[8], g[8];
-  Load8(x + i, a);
-  Load8(y + i, b);
-  Load8(gate.Row() + i % width, g);
-#pragma unroll
-  for (int k = 0; k < 8; ++k) a[k] += b[k] * g[k];
-  Store8(x + i, a);
-}
-
 }  // namespace
 
 cudaError_t LaunchEmbedPrefix(const EmbedPrefixArgs& args,
@@ -183,15 +167,6 @@ cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,
   if (width % 8 != 0) return cudaErrorInvalidValue;
   const long total = static_cast<long>(rows) * width;
   return Launch(GegluKernel, Over(total / 8), stream, gate_up, out, total,
-                width);
-}
-
-cudaError_t LaunchGatedAdd(__nv_bfloat16* x, const __nv_bfloat16* y,
-                           StepTable gate, int rows, int width,
-                           cudaStream_t stream) {
-  if (width % 8 != 0) return cudaErrorInvalidValue;
-  const long total = static_cast<long>(rows) * width;
-  return Launch(GatedAddKernel, Over(total / 8), stream, x, y, gate, total,
                 width);
 }
 

@@ -6,8 +6,6 @@
 
 #include <cstdint>
 
-#include "model/kernels/step_table.h"
-
 namespace piserve::kernels {
 
 struct EmbedPrefixArgs {
@@ -64,11 +62,5 @@ cudaError_t LaunchRopeScatter(const RopeScatterArgs& args, cudaStream_t stream);
 //   gate_up  gate columns first
 cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,
                         int rows, int width, cudaStream_t stream);
-
-// x += y * gate, column by column: adaRMS's gated residual. A row of `gate`
-// has [width].
-cudaError_t LaunchGatedAdd(__nv_bfloat16* x, const __nv_bfloat16* y,
-                           StepTable gate, int rows, int width,
-                           cudaStream_t stream);
 
 }  // namespace piserve::kernels

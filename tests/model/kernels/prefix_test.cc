@@ -216,29 +216,5 @@ TEST_F(PrefixTest, GegluEqualsItsTwin) {
   }
 }
 
-TEST_F(PrefixTest, GatedAddEqualsItsTwin) {
-  for (const auto& [rows, width] :
-       std::vector<std::pair<int, int>>{{50, 1024}, {7, 64}}) {
-    const std::size_t size = static_cast<std::size_t>(rows) * width;
-    const auto x = NormalBf16(size, 1), y = NormalBf16(size, 2);
-    const auto gate = Normal(2 * width, 3);
-    DeviceArray<Bf16> x_d(x), y_d(y);
-    DeviceArray<float> gate_d(gate);
-    DeviceArray<int> step(std::vector<int>{1});
-    StepTable table;
-    table.base = gate_d.data();
-    table.step = step.data();
-    table.stride = width;
-    ASSERT_EQ(
-        LaunchGatedAdd(x_d.data(), y_d.data(), table, rows, width, nullptr),
-        cudaSuccess);
-    std::vector<Expected> want(size);
-    for (std::size_t i = 0; i < size; ++i) {
-      want[i] = Rotate(Value(x[i]), 1, Value(y[i]), gate[width + i % width]);
-    }
-    ExpectWithin(x_d.Get(), want, std::to_string(width));
-  }
-}
-
 }  // namespace
 }  // namespace piserve::kernels
