@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "model/kernels/expert/expert.h"
+
 namespace piserve::kernels {
 
 // Sizes of the arrays that hold a wave's inputs on the device.
@@ -18,13 +20,6 @@ struct WaveInput {
   int* prefix_len = nullptr;       // [..], image_len + prompt tokens
 };
 
-// What one call is about, for a kernel that runs all of its steps.
-struct WaveCall {
-  std::int32_t prefix = 0;  // of the first row
-  std::int32_t steps = 0;
-  std::int32_t first_step = 0;  // row of the step tables
-};
-
 struct LoadWaveArgs {
   // As the host filled them, in memory that the device can read (pinned host
   // memory too): [rows, cameras, image_bytes], [rows, cameras], ...
@@ -35,9 +30,10 @@ struct LoadWaveArgs {
   const float* state = nullptr;
   const float* noise = nullptr;
   WaveInput to;
-  int* row_base = nullptr;   // set to 0: the first micro-wave's row
-  int* step = nullptr;       // set to `first_step`
-  WaveCall* call = nullptr;  // null, or set
+  int* row_base = nullptr;  // set to 0: the first micro-wave's row
+  int* step = nullptr;      // set to `first_step`
+  // Null, or set: the first row, for the kernel that runs all of its steps.
+  ExpertCall* call = nullptr;
   int first_step = 0;
   int steps = 0;
   int rows = 0;
