@@ -55,6 +55,7 @@ struct Buffers {
   at::Tensor vision_x;      // [N * tokens, width]
   at::Tensor vision_h;      // [N * tokens, width]
   at::Tensor vision_qkv;    // [N * tokens, 3 * heads * head]
+  at::Tensor vision_o;      // [N * tokens, heads * head]
   at::Tensor vision_mlp;    // [N * tokens, mlp]
   at::Tensor image_tokens;  // [N * tokens, VLM width]
 

@@ -6,6 +6,7 @@
 #include "model/engine/stages.h"
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
+#include "model/kernels/vision_attention.h"
 
 namespace piserve::engine {
 namespace {
@@ -42,6 +43,7 @@ class VisionStage {
   void Embed();
   void Norm(const VisionWeights::Norm& norm);
   void Attend(const VisionWeights::Layer& layer);
+  at::Tensor Attention();
   void Mlp(const VisionWeights::Layer& layer);
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
               const at::Tensor& bias, const at::Tensor& y, Epilogue epilogue,
@@ -111,17 +113,36 @@ void VisionStage::Attend(const VisionWeights::Layer& layer) {
   const int inner = size_.heads * weights_.head;
   Linear(3 * inner, size_.width, b_.vision_h, layer.qkv, layer.qkv_bias,
          b_.vision_qkv, Epilogue::kBias, Output::kReplace);
+  const at::Tensor o = Attention();
   if (!launcher_.ok()) return;
+  Linear(size_.width, inner, o, layer.out, layer.out_bias, b_.vision_x,
+         Epilogue::kBias, Output::kAccumulate);
+}
+
+// [tokens, heads * padded head]: by our own kernel where it knows the shape,
+// else by torch's flash attention.
+at::Tensor VisionStage::Attention() {
+  if (kernels::VisionAttentionSupports(size_.tokens(), size_.head_dim())) {
+    launcher_.Run("vision attention", [&](cudaStream_t stream) {
+      return kernels::LaunchVisionAttention({.qkv = Data<Bf16>(b_.vision_qkv),
+                                             .out = Data<Bf16>(b_.vision_o),
+                                             .images = images_,
+                                             .tokens = size_.tokens(),
+                                             .heads = size_.heads,
+                                             .head_dim = size_.head_dim()},
+                                            stream);
+    });
+    return b_.vision_o;
+  }
+  if (!launcher_.ok()) return {};
   const at::Tensor qkv =
       b_.vision_qkv.narrow(0, 0, tokens_)
           .view({images_, size_.tokens(), 3, size_.heads, weights_.head});
-  const at::Tensor o = std::get<0>(at::_flash_attention_forward(
+  return std::get<0>(at::_flash_attention_forward(
       qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), {}, {},
       size_.tokens(), size_.tokens(), /*dropout_p=*/0, /*is_causal=*/false,
       /*return_debug_mask=*/false,
       /*scale=*/1 / std::sqrt(static_cast<double>(size_.head_dim()))));
-  Linear(size_.width, inner, o, layer.out, layer.out_bias, b_.vision_x,
-         Epilogue::kBias, Output::kAccumulate);
 }
 
 void VisionStage::Mlp(const VisionWeights::Layer& layer) {

@@ -11,6 +11,7 @@
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/suffix_attention.h"
+#include "model/kernels/vision_attention.h"
 #include "tests/model/kernels/benchmark.h"
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
@@ -98,6 +99,54 @@ KernelCase AttentionCase(const char* what, Attention kernel, int rows,
                     got.begin() + (query + 1) * kDim);
     }
     ExpectWithin(sample, want, "attention");
+  };
+  return c;
+}
+
+KernelCase VisionAttentionCase(int images) {
+  constexpr int kTokens = 256, kVisionHeads = 16, kVisionDim = 72;
+  constexpr int kInner = kVisionHeads * kVisionDim;
+  KernelCase c;
+  c.name = "attention vision, images " + std::to_string(images);
+  const std::size_t size = static_cast<std::size_t>(images) * kTokens * kInner;
+  c.bytes = 8.0 * size;
+  c.flops = 4.0 * size * kTokens;
+  c.sets = SetsFor(c.bytes);
+  auto qkv = RandomBf16(3 * size * c.sets);
+  auto out = std::make_shared<DeviceArray<Bf16>>(size);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchVisionAttention({.qkv = qkv->data() + 3 * set * size,
+                                  .out = out->data(),
+                                  .images = images,
+                                  .tokens = kTokens,
+                                  .heads = kVisionHeads,
+                                  .head_dim = kVisionDim},
+                                 stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    std::vector<Bf16> in(3 * size);
+    cudaMemcpy(in.data(), qkv->data(), in.size() * 2, cudaMemcpyDeviceToHost);
+    std::vector<double> k, v;  // of the last image's last head
+    const std::size_t first = static_cast<std::size_t>(images - 1) * kTokens;
+    const auto at = [&](std::size_t token, int part) {
+      return Widen(
+          in.data() + ((first + token) * 3 + part + 1) * kInner - kVisionDim,
+          kVisionDim);
+    };
+    for (int t = 0; t < kTokens; ++t) {
+      for (auto* to : {&k, &v}) {
+        const auto row = at(t, to == &k ? 1 : 2);
+        to->insert(to->end(), row.begin(), row.end());
+      }
+    }
+    const auto got = out->Get();
+    for (const int t : {0, 100, kTokens - 1}) {
+      std::vector<Expected> want(kVisionDim);
+      Attend(at(t, 0), k, v, kTokens, want.data());
+      const auto row = got.begin() + (first + t + 1) * kInner - kVisionDim;
+      ExpectWithin(std::vector<Bf16>(row, row + kVisionDim), want, "vision");
+    }
   };
   return c;
 }
@@ -298,6 +347,9 @@ std::vector<std::function<KernelCase()>> Cases() {
   }
   attention("prefix pi0, 2 cameras", LaunchWarpgroupAttention, 1, 560, 560, 0);
   attention("prefix pi05", LaunchWarpgroupAttention, 1, 968, 968, 0);
+  for (const int images : {2, 3, 24}) {
+    cases.push_back([=] { return VisionAttentionCase(images); });
+  }
   for (const int rows : {50, 400, 3200}) {
     cases.push_back([=] {
       return NormCase("add + RMSNorm", LaunchAddRmsNorm, rows, 1024);
