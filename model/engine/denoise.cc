@@ -21,6 +21,7 @@ class DenoiseStage {
         size_(context.variant.expert),
         weights_(context.weights),
         b_(context.buffers),
+        optimisations_(context.optimisations),
         rows_(rows),
         with_state_(!variant_.pi05 && kind == StepKind::kFirst),
         per_row_(variant_.action_horizon + with_state_),
@@ -58,6 +59,7 @@ class DenoiseStage {
   const GemmaSize& size_;
   const EngineWeights& weights_;
   Buffers& b_;
+  const Optimisations& optimisations_;
   const int rows_;
   const bool with_state_;
   const int per_row_;  // suffix tokens that this step computes
@@ -200,7 +202,7 @@ void DenoiseStage::Attend(const GemmaWeights::Layer& layer, int index) {
        .suffix_keys = variant_.suffix_len(),
        .first_token = with_state_ ? kernels::FirstToken::kSeesItself
                                   : kernels::FirstToken::kSeesAll},
-      launcher_);
+      optimisations_, launcher_);
   Linear(size_.width, inner, b_.suffix_o, layer.o, ResidualTarget(),
          ResidualOutput());
 }

@@ -25,8 +25,8 @@ at::Tensor DeviceBytes(std::size_t bytes) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GemmBook>> GemmBook::Create() {
-  auto book = absl::WrapUnique(new GemmBook);
+absl::StatusOr<std::unique_ptr<GemmBook>> GemmBook::Create(Choice choice) {
+  auto book = absl::WrapUnique(new GemmBook(choice));
   if (cublasLtCreate(&book->handle_) != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError("cublasLtCreate failed");
   }
@@ -85,6 +85,7 @@ absl::StatusOr<Gemm::Algorithm> GemmBook::Fastest(const GemmShape& shape,
                                                   cudaStream_t stream) {
   auto candidates = Gemm::Candidates(handle_, shape, kWorkspaceBytes);
   if (!candidates.ok()) return candidates.status();
+  if (choice_ == Choice::kFirstGuess) return candidates->front();
   const Gemm::Algorithm* best = nullptr;
   float best_ms = std::numeric_limits<float>::infinity();
   for (const Gemm::Algorithm& candidate : *candidates) {

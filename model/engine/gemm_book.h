@@ -22,7 +22,11 @@ class GemmBook {
   // Whether a shape that is met for the first time is timed or refused.
   enum class Unknown { kTime, kRefuse };
 
-  static absl::StatusOr<std::unique_ptr<GemmBook>> Create();
+  // How an algorithm is chosen among cuBLASLt's candidates.
+  enum class Choice { kFastest, kFirstGuess };
+
+  static absl::StatusOr<std::unique_ptr<GemmBook>> Create(
+      Choice choice = Choice::kFastest);
   ~GemmBook();
   GemmBook(const GemmBook&) = delete;
   GemmBook& operator=(const GemmBook&) = delete;
@@ -40,13 +44,14 @@ class GemmBook {
   absl::Status Add(const GemmShape& shape, const Gemm::Algorithm& algorithm);
 
  private:
-  GemmBook() = default;
+  explicit GemmBook(Choice choice) : choice_(choice) {}
   absl::StatusOr<Gemm::Algorithm> Fastest(const GemmShape& shape,
                                           const GemmOperands& operands,
                                           cudaStream_t stream);
   absl::StatusOr<float> Time(const Gemm& gemm, const GemmOperands& operands,
                              cudaStream_t stream);
 
+  const Choice choice_;
   cublasLtHandle_t handle_ = nullptr;
   cudaEvent_t start_ = nullptr;
   cudaEvent_t end_ = nullptr;

@@ -12,6 +12,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "model/engine/cuda_status.h"
+#include "model/engine/graph_edges.h"
 #include "model/kernels/wave.h"
 
 namespace piserve::engine {
@@ -66,10 +67,15 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
   auto network =
       absl::WrapUnique(new Network(weights.variant(), std::move(options)));
   const c10::cuda::CUDAStreamGuard guard(network->stream_);
-  auto loaded = LoadWeights(weights, network->options_.step_counts);
+  const Optimisations& optimisations = network->options_.optimisations;
+  auto loaded = LoadWeights(
+      weights, network->options_.step_counts,
+      optimisations.fused_geglu ? GateUp::kPacked : GateUp::kGateFirst);
   if (!loaded.ok()) return loaded.status();
   network->weights_ = *std::move(loaded);
-  auto gemms = GemmBook::Create();
+  auto gemms = GemmBook::Create(optimisations.timed_gemms
+                                    ? GemmBook::Choice::kFastest
+                                    : GemmBook::Choice::kFirstGuess);
   if (!gemms.ok()) return gemms.status();
   network->gemms_ = *std::move(gemms);
   try {
@@ -90,6 +96,19 @@ absl::Status Network::Synchronize() const {
   return CudaStatus(cudaStreamSynchronize(stream_.stream()), "the device");
 }
 
+WaveLayout Network::LayoutOf(const WaveShape& shape) const {
+  if (options_.optimisations.compaction) return LayOut(sizes_, shape);
+  WaveShape masked = shape;
+  masked.cameras = Variant::kCameras;
+  masked.prompt_tokens = variant_.max_token_len;
+  return LayOut(sizes_, masked);
+}
+
+StepKind Network::KindOf(int step) const {
+  return step > 0 && options_.optimisations.state_once ? StepKind::kLater
+                                                       : StepKind::kFirst;
+}
+
 int Network::FirstStep(int steps) const {
   const auto& counts = options_.step_counts;
   const auto found = std::find(counts.begin(), counts.end(), steps);
@@ -100,14 +119,22 @@ absl::Status Network::CaptureGraph(Graph& graph, const Enqueuer& enqueue) {
   if (graph != nullptr) return absl::OkStatus();
   const c10::InferenceMode inference;
   const c10::cuda::CUDAStreamGuard guard(stream_);
-  return Guarded("capture", [&] {
-    auto captured = std::make_unique<at::cuda::CUDAGraph>();
+  const bool overlaps = options_.optimisations.dependent_launch;
+  return Guarded("capture", [&]() -> absl::Status {
+    auto captured =
+        std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/!overlaps);
     Launcher launcher(*gemms_, stream_.stream());
     captured->capture_begin(pool_, cudaStreamCaptureModeThreadLocal);
     enqueue(launcher);
     captured->capture_end();
-    if (launcher.ok()) graph = std::move(captured);
-    return launcher.status();
+    if (!launcher.ok()) return launcher.status();
+    if (!overlaps) {
+      absl::Status s = WaitForWholeKernels(captured->raw_cuda_graph());
+      if (!s.ok()) return s;
+      captured->instantiate();
+    }
+    graph = std::move(captured);
+    return absl::OkStatus();
   });
 }
 
@@ -125,7 +152,7 @@ absl::Status Network::Capture(const WaveLayout& layout) {
     return CaptureGraph(all_steps_,
                         [&](Launcher& l) { persistent_->Enqueue(l); });
   }
-  for (const StepKind kind : {StepKind::kFirst, StepKind::kLater}) {
+  for (const StepKind kind : {KindOf(0), KindOf(1)}) {
     if (!status.ok()) return status;
     status = CaptureGraph(steps_[{layout.rows, kind}], [&](Launcher& l) {
       EnqueueStep(context(), layout.rows, kind, l);
@@ -150,7 +177,7 @@ absl::Status Network::Execute(Graph* graph, Execution execution,
 }
 
 absl::Status Network::PrepareDenoising() {
-  if (options_.denoising == Denoising::kStepByStep ||
+  if (!options_.optimisations.persistent_denoising ||
       !PersistentDenoise::Supports(variant_, 1)) {
     return absl::OkStatus();
   }
@@ -175,7 +202,7 @@ absl::Status Network::Denoise(int rows, int steps, Execution execution) {
   }
   absl::Status status;
   for (int i = 0; i < steps && status.ok(); ++i) {
-    const StepKind kind = i == 0 ? StepKind::kFirst : StepKind::kLater;
+    const StepKind kind = KindOf(i);
     status = Execute(&steps_[{rows, kind}], execution, [&](Launcher& l) {
       EnqueueStep(context(), rows, kind, l);
     });

@@ -16,6 +16,7 @@
 #include "model/checkpoint/weights.h"
 #include "model/engine/buffers.h"
 #include "model/engine/gemm_book.h"
+#include "model/engine/optimisations.h"
 #include "model/engine/persistent_denoise.h"
 #include "model/engine/stages.h"
 #include "model/engine/wave_layout.h"
@@ -39,10 +40,6 @@ struct HostWave {
 // Stage of a wave, as marks on the stream tell it.
 enum class Stage { kBegin, kLoad, kVision, kPrefill, kDenoise, kEnd };
 
-// How steps are computed: by one persistent kernel where there is one, or by
-// libraries and small kernels step by step.
-enum class Denoising { kFastest, kStepByStep };
-
 // Called where a stage of a wave has just been enqueued.
 using Mark = std::function<void(Stage)>;
 
@@ -57,8 +54,8 @@ class Network {
     RopeTable rope = RopeTable::kBf16;
     std::vector<int> batch_sizes;  // ascending
     std::vector<int> step_counts;
-    Denoising denoising = Denoising::kFastest;
     int micro_rows = kMicroRows;  // rows of a prefix graph at most
+    Optimisations optimisations = {};
   };
 
   // Loads weights and takes memory. FAILED_PRECONDITION if something does not
@@ -69,6 +66,12 @@ class Network {
   // How a wave's stages run: as captured graphs, or kernel by kernel, which
   // also times GEMMs that are met for the first time.
   enum class Execution { kGraph, kEager };
+
+  // How the options want waves to be run.
+  Execution execution() const {
+    return options_.optimisations.graphs ? Execution::kGraph
+                                         : Execution::kEager;
+  }
 
   // Captures the graphs that a layout needs and that are not there yet. Its
   // GEMMs must be known: from a plan, or from an eager run.
@@ -86,9 +89,7 @@ class Network {
                        const WaveLayout& layout, Execution execution,
                        const Mark& mark);
 
-  WaveLayout LayoutOf(const WaveShape& shape) const {
-    return LayOut(sizes_, shape);
-  }
+  WaveLayout LayoutOf(const WaveShape& shape) const;
   const Variant& variant() const { return variant_; }
   const GraphSizes& sizes() const { return sizes_; }
   const Options& options() const { return options_; }
@@ -114,7 +115,10 @@ class Network {
   absl::Status PrepareDenoising();
   bool Persistent(int rows) const;
   absl::Status Denoise(int rows, int steps, Execution execution);
-  StageContext context() { return {variant_, weights_, *buffers_}; }
+  StepKind KindOf(int step) const;
+  StageContext context() {
+    return {variant_, weights_, *buffers_, options_.optimisations};
+  }
   int FirstStep(int steps) const;
 
   const Variant variant_;

@@ -35,6 +35,10 @@ absl::Status CheckOptions(const EnginePolicy::Options& options) {
     return absl::InvalidArgumentError(
         "step counts, slots, micro rows: want one or more, each at least 1");
   }
+  if (!options.plan_path.empty() && options.optimisations != Optimisations{}) {
+    return absl::InvalidArgumentError(
+        "plan: got a path and an optimisation off, want all of them on");
+  }
   if (!at::cuda::is_available()) {
     return absl::FailedPreconditionError(
         "backend ENGINE: got no CUDA device, want one");
@@ -53,7 +57,8 @@ absl::StatusOr<std::unique_ptr<Network>> MakeNetwork(
   return Network::Create(weights, {.rope = options.rope,
                                    .batch_sizes = options.batch_sizes,
                                    .step_counts = options.step_counts,
-                                   .micro_rows = options.micro_rows});
+                                   .micro_rows = options.micro_rows,
+                                   .optimisations = options.optimisations});
 }
 
 // The saved plan's network; none if there is no plan that fits.

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "model/checkpoint/weights.h"
+#include "model/engine/optimisations.h"
 #include "model/policy.h"
 #include "model/rope_table.h"
 
@@ -37,6 +38,8 @@ class EnginePolicy : public Policy {
     int micro_rows = 8;  // whose prefix is computed at once, at most
     // Where what a first start finds out is kept; empty: nowhere.
     std::string plan_path;
+    // For measuring; a plan is only kept with all of them on.
+    Optimisations optimisations = {};
     // Told now and then how far the start has come; may be null.
     std::function<void(const std::string&)> progress;
   };

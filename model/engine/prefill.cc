@@ -23,6 +23,7 @@ class PrefillStage {
         size_(context.variant.vlm),
         weights_(context.weights.vlm),
         b_(context.buffers),
+        own_attention_(context.optimisations.own_attention),
         shape_(shape),
         launcher_(launcher),
         image_tokens_(shape.cameras * context.variant.vision.tokens()),
@@ -46,6 +47,7 @@ class PrefillStage {
   const GemmaSize& size_;
   const GemmaWeights& weights_;
   Buffers& b_;
+  const bool own_attention_;
   const PrefixShape& shape_;
   Launcher& launcher_;
   const int image_tokens_;
@@ -138,7 +140,8 @@ void PrefillStage::Attend(const GemmaWeights::Layer& layer, int index) {
 // by torch's flash attention.
 at::Tensor PrefillStage::Attention(int index) {
   const int heads = size_.heads, all = heads + 2 * size_.kv_heads;
-  if (kernels::PrefixAttentionSupports(size_.head_dim, size_.kv_heads)) {
+  if (own_attention_ &&
+      kernels::PrefixAttentionSupports(size_.head_dim, size_.kv_heads)) {
     launcher_.Run("prefix attention", [&](cudaStream_t stream) {
       return kernels::LaunchPrefixAttention(
           {.q = Data<Bf16>(b_.prefix_qkv),

@@ -3,6 +3,7 @@
 
 #include "model/engine/buffers.h"
 #include "model/engine/launcher.h"
+#include "model/engine/optimisations.h"
 #include "model/engine/wave_layout.h"
 #include "model/engine/weights.h"
 #include "model/variant.h"
@@ -14,6 +15,7 @@ struct StageContext {
   const Variant& variant;
   const EngineWeights& weights;
   Buffers& buffers;
+  const Optimisations& optimisations;
 };
 
 // The three stages. Each enqueues on the launcher's stream, which must be

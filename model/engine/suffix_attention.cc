@@ -75,8 +75,11 @@ void RunLibrary(const SuffixAttention& a) {
 
 }  // namespace
 
-void EnqueueSuffixAttention(const SuffixAttention& a, Launcher& launcher) {
-  if (kernels::SuffixAttentionSupports(a.size.head_dim, a.size.kv_heads)) {
+void EnqueueSuffixAttention(const SuffixAttention& a,
+                            const Optimisations& optimisations,
+                            Launcher& launcher) {
+  if (optimisations.own_attention &&
+      kernels::SuffixAttentionSupports(a.size.head_dim, a.size.kv_heads)) {
     launcher.Run("suffix attention",
                  [&](cudaStream_t stream) { return Launch(a, stream); });
   } else if (launcher.ok()) {

@@ -4,13 +4,13 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/engine/launcher.h"
+#include "model/engine/optimisations.h"
 #include "model/kernels/suffix_attention.h"
 #include "model/variant.h"
 
 namespace piserve::engine {
 
-// Attention of the suffix over the cached prefix and itself: our own kernel
-// where it knows the shape, else torch's flash attention.
+// Attention of the suffix over the cached prefix and itself.
 struct SuffixAttention {
   const GemmaSize& size;
   const at::Tensor& qkv;    // [.., (heads + 2 kv_heads) * head_dim], rotated
@@ -23,7 +23,10 @@ struct SuffixAttention {
   kernels::FirstToken first_token = kernels::FirstToken::kSeesAll;
 };
 
+// By our own kernel where `optimisations` wants that and it knows the shape,
+// else by torch's flash attention.
 void EnqueueSuffixAttention(const SuffixAttention& attention,
+                            const Optimisations& optimisations,
                             Launcher& launcher);
 
 }  // namespace piserve::engine

@@ -20,6 +20,7 @@ class VisionStage {
       : size_(context.variant.vision),
         weights_(context.weights.vision),
         b_(context.buffers),
+        own_attention_(context.optimisations.own_attention),
         shape_(shape),
         launcher_(launcher),
         images_(shape.rows * shape.cameras),
@@ -52,6 +53,7 @@ class VisionStage {
   const VisionSize& size_;
   const VisionWeights& weights_;
   Buffers& b_;
+  const bool own_attention_;
   const PrefixShape& shape_;
   Launcher& launcher_;
   const int images_;
@@ -122,7 +124,8 @@ void VisionStage::Attend(const VisionWeights::Layer& layer) {
 // [tokens, heads * padded head]: by our own kernel where it knows the shape,
 // else by torch's flash attention.
 at::Tensor VisionStage::Attention() {
-  if (kernels::VisionAttentionSupports(size_.tokens(), size_.head_dim())) {
+  if (own_attention_ &&
+      kernels::VisionAttentionSupports(size_.tokens(), size_.head_dim())) {
     launcher_.Run("vision attention", [&](cudaStream_t stream) {
       return kernels::LaunchVisionAttention({.qkv = Data<Bf16>(b_.vision_qkv),
                                              .out = Data<Bf16>(b_.vision_o),

@@ -103,7 +103,7 @@ absl::Status WaveRunner::Enqueue(PinnedSlot& slot, Job& job) {
     job.timer = std::make_unique<StageTimer>(network_.stream().stream());
   }
   const absl::Status status =
-      network_.Enqueue(slot.wave(), shape, Network::Execution::kGraph,
+      network_.Enqueue(slot.wave(), shape, network_.execution(),
                        [&](Stage stage) { job.timer->Record(stage); });
   return status.ok() ? status : DeviceFault(status.message());
 }

@@ -53,7 +53,7 @@ class Packer {
   Packer(const checkpoint::Weights& weights)
       : variant_(weights.variant()), load_(weights) {}
 
-  EngineWeights Pack(const std::vector<int>& step_counts);
+  EngineWeights Pack(const std::vector<int>& step_counts, GateUp gate_up);
   const absl::Status& status() const { return load_.status(); }
 
  private:
@@ -194,12 +194,13 @@ void Packer::PackSuffix(SuffixWeights& to) {
   to.mix_out_bias = bias.to(at::kBFloat16);
 }
 
-EngineWeights Packer::Pack(const std::vector<int>& step_counts) {
+EngineWeights Packer::Pack(const std::vector<int>& step_counts,
+                           GateUp gate_up) {
   EngineWeights to;
   PackVision(to.vision);
   to.embedding = load_.Bf16(std::string(checkpoint::kTokenEmbedding));
   if (kernels::GegluGemmSupports(variant_.vlm.width, variant_.vlm.mlp)) {
-    to.vlm.gate_up = GateUp::kPacked;
+    to.vlm.gate_up = gate_up;
   }
   PackGemma(variant_.vlm, std::string(checkpoint::kVlmPrefix),
             /*adaptive=*/false, /*keys_only_at_the_end=*/true, to.vlm);
@@ -213,10 +214,11 @@ EngineWeights Packer::Pack(const std::vector<int>& step_counts) {
 }  // namespace
 
 absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
-                                          const std::vector<int>& step_counts) {
+                                          const std::vector<int>& step_counts,
+                                          GateUp gate_up) {
   Packer packer(weights);
   try {
-    EngineWeights packed = packer.Pack(step_counts);
+    EngineWeights packed = packer.Pack(step_counts, gate_up);
     if (!packer.status().ok()) return packer.status();
     return packed;
   } catch (const c10::OutOfMemoryError& e) {

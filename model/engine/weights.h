@@ -89,9 +89,12 @@ struct EngineWeights {
 };
 
 // Brings the weights to the current device, synthetic ones made there.
-// `step_counts` says for which counts tables are made. FAILED_PRECONDITION that
-// names the tensor if memory does not suffice; what Weights::Find returns.
+// `step_counts` says for which counts tables are made, `gate_up` how
+// those rows should lie; kPacked only where there is a kernel for the sizes.
+// FAILED_PRECONDITION that names the tensor if memory does not suffice; what
+// Weights::Find returns.
 absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
-                                          const std::vector<int>& step_counts);
+                                          const std::vector<int>& step_counts,
+                                          GateUp gate_up);
 
 }  // namespace piserve::engine

@@ -213,7 +213,7 @@ Values EngineStages(Network& network, const FullCase& c) {
     values[stage] = c.SamplePrefix(
         OnCpu(cache[layer][0].narrow(0, 0, prefix_len).flatten(1)));
   }
-  if (network.options().denoising == Denoising::kStepByStep) {
+  if (!network.options().optimisations.persistent_denoising) {
     values["expert_out"] = OnCpu(b.suffix_h.narrow(0, 0, v.suffix_len()));
     values["v_t"] = OnCpu(b.velocity.narrow(0, 0, v.action_horizon));
   }
@@ -294,18 +294,16 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
         want[name] = OracleStages(*oracle, FullCase(file, name));
       }
     }
-    for (const Denoising denoising :
-         {Denoising::kStepByStep, Denoising::kFastest}) {
+    for (const bool persistent : {false, true}) {
       c10::cuda::CUDACachingAllocator::emptyCache();
-      const auto network =
-          OrThrow(Network::Create(*weights, {.batch_sizes = {1},
-                                             .step_counts = {kSteps, 1},
-                                             .denoising = denoising}));
+      const auto network = OrThrow(Network::Create(
+          *weights, {.batch_sizes = {1},
+                     .step_counts = {kSteps, 1},
+                     .optimisations = {.persistent_denoising = persistent}}));
       for (const std::string name : {"a", "b"}) {
         const FullCase c(file, name);
-        Compare(absl::StrCat(
-                    model.name, " ", name,
-                    denoising == Denoising::kFastest ? " fastest" : " by step"),
+        Compare(absl::StrCat(model.name, " ", name,
+                             persistent ? " fastest" : " by step"),
                 EngineStages(*network, c), c.OpenPi(), want[name], ratios);
       }
     }

@@ -67,6 +67,22 @@ class NetworkTest : public testing::TestWithParam<std::string> {
             .steps = steps};
   }
 
+  // The actions of a mixed wave's row that has one camera and a short prompt.
+  at::Tensor ActionsWith(const Optimisations& optimisations) {
+    network_ =
+        OrThrow(Network::Create(*weights_, {.batch_sizes = {3},
+                                            .step_counts = {kSteps, 3},
+                                            .optimisations = optimisations}));
+    TestWave wave(variant(), 3);
+    for (int i = 0; i < 3; ++i) {
+      wave.Set(i, {.cameras = {true, i == 0, false},
+                   .prompt_tokens = 3 + i,
+                   .seed = std::uint64_t(20 + i)});
+    }
+    Run(wave, wave.Shape(kSteps), network_->execution());
+    return wave.Actions(1);
+  }
+
   void Run(TestWave& wave, const WaveShape& shape,
            Network::Execution execution = Network::Execution::kGraph) {
     if (execution == Network::Execution::kGraph) {
@@ -80,7 +96,10 @@ class NetworkTest : public testing::TestWithParam<std::string> {
   // Chooses algorithms for the shape.
   void Warm(const WaveShape& shape) {
     TestWave wave(variant(), shape.rows);
-    for (int i = 0; i < shape.rows; ++i) wave.Set(i, RowInput{});
+    for (int i = 0; i < shape.rows; ++i) {
+      wave.Set(i, {.cameras = {true, shape.cameras > 1, shape.cameras > 2},
+                   .prompt_tokens = shape.prompt_tokens});
+    }
     WaveShape step = shape;
     step.steps = 3;
     OrThrow(network_->Enqueue(wave.host(), step, Network::Execution::kEager,
@@ -156,6 +175,22 @@ TEST_P(NetworkTest, AGraphComputesWhatItsKernelsDo) {
     for (int i = 0; i < rows; ++i) {
       EXPECT_TRUE(at::equal(graph[i], wave.Actions(i))) << rows << " " << i;
     }
+  }
+}
+
+// As far apart as a row is across sizes.
+TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
+  const at::Tensor all = ActionsWith({});
+  for (bool Optimisations::*field :
+       {&Optimisations::graphs, &Optimisations::dependent_launch,
+        &Optimisations::compaction, &Optimisations::state_once,
+        &Optimisations::timed_gemms, &Optimisations::own_attention,
+        &Optimisations::fused_geglu, &Optimisations::persistent_denoising}) {
+    Optimisations optimisations;
+    optimisations.*field = false;
+    const Distance distance = DistanceOf(all, ActionsWith(optimisations));
+    EXPECT_LT(distance.max, 3.4e-2);
+    EXPECT_LT(distance.mean, 6.5e-3);
   }
 }
 

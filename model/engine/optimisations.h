@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace piserve::engine {
+
+// What makes the engine fast. Each can be switched off, to see what it is
+// worth: a server has all of them on. Actions stay the same within what bf16
+// makes of another order of summation.
+struct Optimisations {
+  // A wave is a few captured graphs; off: kernel by kernel from the host.
+  bool graphs = true;
+  // Inside a graph a kernel may begin while the one before it ends
+  // (programmatic dependent launch); off: it waits. No meaning without graphs.
+  bool dependent_launch = true;
+  // A wave takes the smallest graph that holds its cameras and prompts; off:
+  // that of all cameras and the longest prompt, masked.
+  bool compaction = true;
+  // pi0's state token is in the first step only; off: in every one.
+  bool state_once = true;
+  // A GEMM's algorithm is the fastest of cuBLASLt's candidates; off: the first.
+  bool timed_gemms = true;
+  // Attention by kernels of our own; off: torch's flash attention.
+  bool own_attention = true;
+  // GeGLU in the epilogue of the gate and up GEMMs; off: a kernel after.
+  bool fused_geglu = true;
+  // All steps of one row in one kernel, which brings its own attention; off:
+  // step by step.
+  bool persistent_denoising = true;
+
+  bool operator==(const Optimisations&) const = default;
+};
+
+}  // namespace piserve::engine
