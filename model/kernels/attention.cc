@@ -18,6 +18,10 @@ bool Valid(const AttentionArgs& a) {
 
 }  // namespace
 
+bool WarpgroupAttentionSupports(const AttentionArgs& args) {
+  return args.head_dim == 256 && args.heads >= 1 && 64 % args.heads == 0;
+}
+
 bool SuffixAttentionSupports(int head_dim, int kv_heads) {
   return kv_heads == 1 && (head_dim == 32 || head_dim == 256);
 }
@@ -31,7 +35,7 @@ cudaError_t LaunchSuffixAttention(const SuffixAttentionArgs& args,
   AttentionArgs all;
   static_cast<SuffixAttentionArgs&>(all) = args;
   if (!Valid(all)) return cudaErrorInvalidValue;
-  return args.head_dim == 256 && args.rows >= kLeastRowsForWarpgroups
+  return WarpgroupAttentionSupports(all) && args.rows >= kLeastRowsForWarpgroups
              ? LaunchWarpgroupAttention(all, stream)
              : LaunchTiledAttention(all, stream);
 }
@@ -53,8 +57,8 @@ cudaError_t LaunchPrefixAttention(const PrefixAttentionArgs& args,
   all.head_dim = args.head_dim;
   all.cache_len = args.cache_len;
   if (!Valid(all)) return cudaErrorInvalidValue;
-  return args.head_dim == 256 ? LaunchWarpgroupAttention(all, stream)
-                              : LaunchTiledAttention(all, stream);
+  return WarpgroupAttentionSupports(all) ? LaunchWarpgroupAttention(all, stream)
+                                         : LaunchTiledAttention(all, stream);
 }
 
 }  // namespace piserve::kernels

@@ -21,7 +21,9 @@ struct AttentionArgs : SuffixAttentionArgs {
 cudaError_t LaunchTiledAttention(const AttentionArgs& args,
                                  cudaStream_t stream);
 
-// wgmma, 128 query rows a CTA, head_dim 256: for many queries.
+// wgmma, 128 query rows a CTA: for many queries, of head_dim 256 and a number
+// of heads that divides 64.
+bool WarpgroupAttentionSupports(const AttentionArgs& args);
 cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
                                      cudaStream_t stream);
 

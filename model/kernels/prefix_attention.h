@@ -32,7 +32,7 @@ bool PrefixAttentionSupports(int head_dim, int kv_heads);
 
 // Attention among a row's prefix tokens: every one sees keys 0 .. prefix_len
 // - 1. The padding tokens' results are finite and of no use. Arithmetic,
-// determinism and what is never read: as LaunchSuffixAttention. Bound by wgmma.
+// determinism and what is never used: as LaunchSuffixAttention. Bound by wgmma.
 cudaError_t LaunchPrefixAttention(const PrefixAttentionArgs& args,
                                   cudaStream_t stream);
 

@@ -40,7 +40,7 @@ bool SuffixAttentionSupports(int head_dim, int kv_heads);
 // 0 .. start[row] + key_extra - 1, at most cache_len. out = sum p v / sum p
 // with p = exp(head_dim^-0.5 q k - row's maximum); scores, maximum and sums in
 // FP32, p rounded to bf16 where it meets v, one rounding at the end. A key past
-// the visible ones is never read, whatever it holds.
+// the visible ones is never used, whatever it holds.
 //
 // A row's keys may be shared out among the CTAs of a cluster, which merge their
 // parts in a fixed order through distributed shared memory: no workspace, and

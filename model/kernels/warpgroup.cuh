@@ -54,6 +54,17 @@ __device__ inline void WgmmaCommit() {
 __device__ inline void WgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 }
+// ... until at most the group committed last is under way.
+__device__ inline void WgmmaWaitAllButLast() {
+  asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+}
+
+// Keeps the compiler from using these registers on the other side of this.
+template <int kCount>
+__device__ inline void HoldRegisters(float (&r)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(r[i])::"memory");
+}
 
 // c = a b (+ c), 64 x 64 x 16, both operands rows of tiles.
 __device__ inline void Wgmma64x64(float (&c)[32], std::uint64_t a,

@@ -19,6 +19,7 @@ struct Shape {
   int tokens;
   int cache_len;
   int head_dim = 256;
+  int row_base = 0;  // cache rows before the first
 
   int rows() const { return static_cast<int>(length.size()); }
   std::size_t stride() const { return (kHeads + 2) * head_dim; }
@@ -45,8 +46,18 @@ struct Inputs {
   std::vector<Bf16> q, k, v;
 };
 
+// The rows of a cache, with rows of NaN before and behind.
+std::vector<Bf16> Cached(const Shape& s, const std::vector<Bf16>& rows) {
+  const Bf16 nan = __float2bfloat16_rn(std::numeric_limits<float>::quiet_NaN());
+  std::vector<Bf16> all(s.row_base * s.cache(), nan);
+  all.insert(all.end(), rows.begin(), rows.end());
+  all.insert(all.end(), s.cache(), nan);
+  return all;
+}
+
 std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
-  DeviceArray<Bf16> q(in.q), k(in.k), v(in.v);
+  DeviceArray<Bf16> q(in.q), k(Cached(s, in.k)), v(Cached(s, in.v));
+  DeviceArray<int> base(std::vector<int>{s.row_base});
   DeviceArray<Bf16> out(static_cast<std::size_t>(s.rows()) * s.tokens * kHeads *
                         s.head_dim);
   DeviceArray<int> length(s.length);
@@ -55,6 +66,7 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   args.token_stride = static_cast<long>(s.stride());
   args.cache_k = k.data();
   args.cache_v = v.data();
+  args.row_base = s.row_base == 0 ? nullptr : base.data();
   args.prefix_len = length.data();
   args.out = out.data();
   args.rows = s.rows();
@@ -102,6 +114,31 @@ TEST_F(PrefixAttentionTest, EqualsItsTwinAtOneRow) {
 TEST_F(PrefixAttentionTest, EqualsItsTwinInAMixedWave) {
   ExpectTwin({{816, 519, 1, 268}, 816, 867});
   ExpectTwin({{300, 64, 65, 129, 128, 127, 17, 5}, 304, 360});
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinAtAnyNumberOfRows) {
+  // 13 tiles of 128 queries, an odd number, of which the last is half full.
+  std::vector<int> lengths;
+  for (const int length : {200, 199, 129, 130, 16, 1, 193, 64, 200}) {
+    lengths.push_back(length);
+    ExpectTwin({lengths, 200, 203});
+  }
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinInAFullWave) {
+  ExpectTwin({{816, 788, 768, 816, 300, 640, 801, 816}, 816, 867});
+  ExpectTwin({{560, 560, 1, 560}, 560, 560});
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinAtShortCaches) {
+  for (const int tokens : {1, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129}) {
+    ExpectTwin({{tokens, (tokens + 1) / 2}, tokens, tokens});
+  }
+}
+
+TEST_F(PrefixAttentionTest, AMicroWaveReadsItsOwnRowsOfTheCache) {
+  ExpectTwin({{200, 100, 77}, 200, 251, 256, 2});
+  ExpectTwin({{390}, 400, 440, 256, 5});
 }
 
 TEST_F(PrefixAttentionTest, EqualsItsTwinAtTheTinyVariants) {

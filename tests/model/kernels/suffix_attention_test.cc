@@ -74,6 +74,7 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in,
     std::vector<Bf16> all(
         static_cast<std::size_t>(s.row_base) * s.cache_len * s.head_dim, kNan);
     all.insert(all.end(), rows.begin(), rows.end());
+    all.resize(all.size() + s.cache_len * s.head_dim, kNan);
     return all;
   };
   DeviceArray<Bf16> k(cached(in.k)), v(cached(in.v));
@@ -227,6 +228,63 @@ TEST_F(SuffixAttentionTest, AMicroWaveReadsItsOwnRowsOfTheCache) {
   ExpectTwin(s, "rows 3 and 4");
 }
 
+TEST_F(SuffixAttentionTest, EqualsItsTwinAtOddNumbersOfTiles) {
+  for (const int tokens : {1, 4, 8, 17, 33, 40, 72}) {
+    for (const int rows : {1, 3, 9}) {
+      Shape s;
+      for (int r = 0; r < rows; ++r) s.start.push_back(300 - r * 31);
+      s.tokens = s.key_extra = tokens;
+      s.cache_len = 300 + tokens;
+      ExpectTwin(s, std::to_string(rows) + " rows of " +
+                        std::to_string(tokens) + " tokens");
+    }
+  }
+}
+
+TEST_F(SuffixAttentionTest, EqualsItsTwinAtOtherNumbersOfHeads) {
+  for (const int heads : {1, 4, 16}) {
+    Shape s;
+    s.start = {100, 63, 64, 1};
+    s.tokens = s.key_extra = 20;
+    s.cache_len = 120;
+    s.heads = heads;
+    s.first_token = FirstToken::kSeesItself;
+    ExpectTwin(s, std::to_string(heads) + " heads");
+  }
+}
+
+TEST_F(SuffixAttentionTest, HeadsThatFillNoTileAreServedByTheTiledKernel) {
+  Shape s;
+  s.start = {100, 63, 64, 1};
+  s.tokens = s.key_extra = 20;
+  s.cache_len = 120;
+  s.heads = 6;
+  const Inputs in = Draw(s, Labels(s.rows()));
+  ExpectWithin(Result(s, in), Twin(s, in), "6 heads");
+  AttentionArgs args;
+  args.head_dim = 256;
+  args.heads = 6;
+  EXPECT_EQ(LaunchWarpgroupAttention(args, nullptr), cudaErrorInvalidValue);
+}
+
+// What was summed moves to a new maximum again and again.
+TEST_F(SuffixAttentionTest, EqualsItsTwinWhereTheMaximumKeepsRising) {
+  Shape s;
+  s.start = {600, 599, 598, 597};
+  s.tokens = s.key_extra = 16;
+  s.cache_len = 616;
+  Inputs in = Draw(s, Labels(s.rows()));
+  const std::size_t key = s.head_dim;
+  for (std::size_t i = 0; i < in.k.size(); ++i) {
+    const int at = static_cast<int>(i / key) % s.cache_len;
+    in.k[i] = __float2bfloat16_rn(Value(in.k[i]) * 0.01f * at);
+  }
+  const auto want = Twin(s, in);
+  for (const Kernel kernel : KernelsFor(s)) {
+    ExpectWithin(Result(s, in, kernel), want, "rising");
+  }
+}
+
 void ExpectIndependentRows(int rows, Kernel kernel) {
   Shape s;
   s.cache_len = 867;
@@ -247,7 +305,7 @@ void ExpectIndependentRows(int rows, Kernel kernel) {
 }
 
 TEST_F(SuffixAttentionTest, ARowsBitsDependOnItselfAlone) {
-  for (const int rows : {2, 4, 8, 16}) {
+  for (const int rows : {2, 4, 8, 16, 40}) {
     for (const Kernel kernel : KernelsFor({})) {
       ExpectIndependentRows(rows, kernel);
     }

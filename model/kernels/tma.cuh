@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "model/kernels/mma.cuh"
+
+// Copies of boxes of a bf16 tensor by the tensor memory accelerator, the
+// barriers they complete on, and those barriers within a cluster.
+namespace piserve::kernels {
+
+// A tensor as a kernel's copies see it, dimension 0 contiguous. What a box has
+// beyond the tensor reads as zeros.
+struct BoxedTensor {
+  static constexpr int kMaxRank = 5;
+
+  const void* data = nullptr;  // 16-byte aligned
+  int rank = 0;
+  std::uint64_t size[kMaxRank] = {};
+  std::uint64_t stride_bytes[kMaxRank - 1] = {};  // of dimensions 1 ..
+  std::uint32_t box[kMaxRank] = {};               // box[0] is 64
+};
+
+// The map for boxes with 128-byte swizzling: rows of 64 elements in the order
+// of the box's dimensions, the 16-byte pieces of row r permuted by piece ^ (r %
+// 8). Made on the host; part of a kernel's parameters.
+inline cudaError_t EncodeTensorMap(const BoxedTensor& tensor,
+                                   CUtensorMap* map) {
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult found;
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(
+      "cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found);
+  if (error != cudaSuccess) return error;
+  if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+  constexpr std::uint32_t kElementStrides[] = {1, 1, 1, 1, 1};
+  const CUresult result = reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(
+      entry)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, tensor.rank,
+             const_cast<void*>(tensor.data), tensor.size, tensor.stride_bytes,
+             tensor.box, kElementStrides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+__device__ inline void PrefetchTensorMap(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
+}
+
+// Copies made by this thread see what it may see of global memory.
+__device__ inline void FenceGlobalForCopies() {
+  asm volatile("fence.proxy.async.global;\n" ::: "memory");
+}
+
+// Barriers initialised by this thread may be used by the cluster and by copies
+// once the CTAs have synchronised.
+__device__ inline void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+}
+
+// Arrives and announces bytes that copies will bring.
+__device__ inline void BarrierArriveExpecting(std::uint64_t* barrier,
+                                              int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(
+                   SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+// Arrives on CTA `rank`'s barrier at this address.
+__device__ inline void BarrierArriveAt(std::uint64_t* barrier, int rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
+// Waits for arrivals from all of the cluster.
+__device__ inline void BarrierWaitForCluster(std::uint64_t* barrier,
+                                             int parity) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again%=:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], "
+      "%1;\n"
+      "@!done bra again%=;\n}\n" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// The two halves of ClusterSync.
+__device__ inline void ClusterArrive() {
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+}
+__device__ inline void ClusterWait() {
+  __syncwarp();
+  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+
+// Copies the box at these coordinates; `full` counts its bytes.
+__device__ inline void CopyBox(const CUtensorMap& map, void* to,
+                               std::uint64_t* full, int c0, int c1, int c2,
+                               int c3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::"
+      "complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];\n" ::"r"(
+          SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(full)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+      : "memory");
+}
+__device__ inline void CopyBox(const CUtensorMap& map, void* to,
+                               std::uint64_t* full, int c0, int c1, int c2,
+                               int c3, int c4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::"
+      "complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2];\n" ::"r"(
+          SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(full)), "r"(c0), "r"(c1), "r"(c2), "r"(c3),
+      "r"(c4)
+      : "memory");
+}
+
+// The same to this place, and with this barrier, in every CTA of `ctas`.
+__device__ inline void CopyBoxTo(std::uint16_t ctas, const CUtensorMap& map,
+                                 void* to, std::uint64_t* full, int c0, int c1,
+                                 int c2, int c3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::"
+      "complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5, %6}], "
+      "[%2], %7;\n" ::"r"(SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(full)), "r"(c0), "r"(c1), "r"(c2), "r"(c3),
+      "h"(ctas)
+      : "memory");
+}
+
+}  // namespace piserve::kernels

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include "model/kernels/warpgroup_attention/work.cuh"
+
+// A consumer warpgroup: scores in registers by wgmma from shared memory,
+// softmax there, and p, never leaving registers, times v by wgmma. The next
+// tile's scores are asked for before p v, so that the softmax runs beside it.
+namespace piserve::kernels::warpgroup_attention {
+
+// How far (in powers of two) a row's maximum may rise before what was summed
+// moves to the new one: any reference within reach of FP32's exponents will do,
+// and most tiles then change nothing.
+inline constexpr float kReach = 8;
+
+// A consumer thread: fragment rows `row` and `row + 8` of its warpgroup's 64.
+struct Consumer {
+  float out[128] = {};
+  // What the row's scores are taken against, in units of log 2.
+  float maximum[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0, 0};
+  int limit[2];  // keys from here on are hidden from the row
+  // The same for a warp: from a shuffle the compiler knows it, and keeps what
+  // follows from it in uniform registers.
+  int group = __shfl_sync(~0u, threadIdx.x / kGroup, 0) - 1;
+  int lane = threadIdx.x % 32;
+  int row = threadIdx.x % kGroup / 32 * 16 + lane / 4;
+};
+
+__device__ inline void AskForScores(std::uint64_t q, std::uint64_t k,
+                                    float (&s)[32]) {
+  WgmmaFence();
+#pragma unroll
+  for (int d = 0; d < kDim; d += 16) {
+    Wgmma64x64(s, AtColumn(q, kGroupRows, d), AtColumn(k, kKeys, d), d != 0);
+  }
+  WgmmaCommit();
+}
+
+// out += p v.
+__device__ inline void AskForValues(Consumer& c,
+                                    const std::uint32_t (&p)[kKeys / 16][4],
+                                    std::uint64_t v) {
+  WgmmaFence();
+#pragma unroll
+  for (int k = 0; k < kKeys / 16; ++k) {
+    Wgmma64x256(c.out, p[k], AtRow(v, k * 16));
+  }
+  WgmmaCommit();
+}
+
+// With turns one warpgroup is in its softmax while the other has the tensor
+// cores. Barriers 4 and 5; taken tile by tile, group 0 first.
+struct Turns {
+  bool taken = false;
+  int group = 0;
+  int tiles = 0;
+
+  __device__ void Await(int tile) const {
+    if (!taken || (group == 0 && tile == 0)) return;
+    asm volatile("bar.sync %0, %1;" ::"r"(4 + group), "n"(kConsumers * kGroup)
+                 : "memory");
+  }
+  __device__ void Give(int tile) const {
+    if (!taken || (group == 1 && tile == tiles - 1)) return;
+    asm volatile("bar.arrive %0, %1;" ::"r"(5 - group), "n"(kConsumers * kGroup)
+                 : "memory");
+  }
+};
+
+// A thread's 32 scores are 16 of each of its two rows, in pairs.
+__device__ constexpr int ScoreAt(int r, int i) {
+  return i / 2 * 4 + 2 * r + i % 2;
+}
+
+// The tile's largest score of a row, hidden ones taken out.
+__device__ inline float LargestScore(const Consumer& c, float (&s)[32],
+                                     int first, int r) {
+  const int key = first + c.lane % 4 * 2;
+  if (first + kKeys > c.limit[r]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      if (key + i / 2 * 8 + i % 2 >= c.limit[r]) s[ScoreAt(r, i)] = -INFINITY;
+    }
+  }
+  float largest = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) largest = fmaxf(largest, s[ScoreAt(r, i)]);
+  largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+  return fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+}
+
+// Scores to weights in place. What was summed before moves to the maximum by
+// `factor`; here the sums do.
+__device__ inline void Softmax(Consumer& c, float (&s)[32], float scale,
+                               int first, float (&factor)[2]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float largest = LargestScore(c, s, first, r) * scale;
+    const float raised =
+        largest > c.maximum[r] + kReach ? largest : c.maximum[r];
+    // No key of this row yet: keep zeros as zeros.
+    const float shift = raised == -INFINITY ? 0 : raised;
+    factor[r] = Exp2(c.maximum[r] - shift);
+    c.maximum[r] = raised;
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      float& score = s[ScoreAt(r, i)];
+      score = Exp2(score * scale - shift);
+      sum += score;
+    }
+    c.sum[r] = c.sum[r] * factor[r] + sum;
+  }
+}
+
+__device__ inline void Rescale(Consumer& c, const float (&factor)[2]) {
+  if (!__any_sync(~0u, factor[0] != 1 || factor[1] != 1)) return;
+#pragma unroll
+  for (int i = 0; i < 128; ++i) c.out[i] *= factor[i / 2 % 2];
+}
+
+__device__ inline std::uint32_t PackPair(float a, float b) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+// A fragment of two neighbouring score tiles is one of p.
+__device__ inline void Pack(const float (&s)[32],
+                            std::uint32_t (&p)[kKeys / 16][4]) {
+#pragma unroll
+  for (int i = 0; i < kKeys / 4; ++i) {
+    p[i / 4][i % 4] = PackPair(s[2 * i], s[2 * i + 1]);
+  }
+}
+
+// One arrival a warp, here and at each peer that fills this place.
+template <int kPeers>
+__device__ void Release(Shared& shared, int slot, int lane) {
+  __syncwarp();
+  if constexpr (kPeers == 1) {
+    if (lane == 0) BarrierArrive(&shared.empty[slot]);
+  } else {
+    if (lane < kPeers) BarrierArriveAt(&shared.empty[slot], lane);
+  }
+}
+
+__device__ inline std::uint64_t KeysTile(const Shared& shared, int slot) {
+  return RowsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes);
+}
+__device__ inline std::uint64_t ValuesTile(const Shared& shared, int slot) {
+  return ColumnsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes, kKeys);
+}
+
+// Waits for the next tile and tells its slot.
+__device__ inline int Take(Shared& shared, Place& place) {
+  BarrierWait(&shared.full[place.slot], place.parity);
+  const int slot = place.slot;
+  place.Next();
+  return slot;
+}
+
+// The part of a warpgroup none of whose queries matter.
+template <int kPeers>
+__device__ void Drain(const Work& w, Shared& shared, const Consumer& c) {
+  const int tiles = w.Tiles();
+  Place place;
+  for (int i = 0; i < 2 * tiles - 1; ++i) {
+    Release<kPeers>(shared, Take(shared, place), c.lane);
+  }
+  if (tiles > 0) BarrierWait(&shared.clean_last, 0);
+}
+
+// A wait for wgmma depends on no register, and ptxas moves it up to the last
+// branch: before the softmax that is to run beside p v. So here is a branch
+// that needs the softmax's sum, which is never below 0.
+__device__ inline void BranchOn(float sum) {
+  asm volatile(
+      "{\n.reg .pred never;\n"
+      "setp.lt.f32 never, %0, 0f00000000;\n"
+      "@never nanosleep.u32 0;\n}\n" ::"f"(sum)
+      : "memory");
+}
+
+__device__ inline void SetLimits(const Params& p, const Work& w, Consumer& c) {
+  const int first_query = w.first_query + c.group * kGroupRows + c.row;
+  for (int r = 0; r < 2; ++r) {
+    const bool first_token = first_query + 8 * r < p.args.heads;
+    c.limit[r] = first_token ? min(w.visible_first, w.end) : w.end;
+  }
+}
+
+// Weights of the first tile, then tile by tile: ask for the next scores and for
+// the old weights times v, and turn those scores to weights meanwhile.
+template <int kPeers>
+__device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
+                             Consumer& c) {
+  const int tiles = w.Tiles();
+  const Turns turns{kTakeTurns && w.Needs(1), c.group, tiles};
+  const std::uint64_t q =
+      RowsTile(SharedAddress(shared.q[0]) + c.group * kQBytes);
+  Place place;
+  float s[32], factor[2];
+  std::uint32_t weights[kKeys / 16][4];
+  BarrierWait(&shared.full_q[c.group], 0);
+  int keys = Take(shared, place);
+  turns.Await(0);
+  AskForScores(q, KeysTile(shared, keys), s);
+  turns.Give(0);
+  WgmmaWait();
+  HoldRegisters(s);
+  Release<kPeers>(shared, keys, c.lane);
+  Softmax(c, s, p.scale, w.begin, factor);
+  Pack(s, weights);
+  for (int tile = 1; tile < tiles; ++tile) {
+    keys = Take(shared, place);
+    turns.Await(tile);
+    AskForScores(q, KeysTile(shared, keys), s);
+    const int values = Take(shared, place);
+    AskForValues(c, weights, ValuesTile(shared, values));
+    turns.Give(tile);
+    WgmmaWaitAllButLast();
+    HoldRegisters(s);
+    Release<kPeers>(shared, keys, c.lane);
+    Softmax(c, s, p.scale, w.begin + tile * kKeys, factor);
+    HoldRegisters(s);
+    BranchOn(c.sum[0] + c.sum[1]);
+    WgmmaWait();
+    HoldRegisters(c.out);
+    Release<kPeers>(shared, values, c.lane);
+    Rescale(c, factor);
+    Pack(s, weights);
+  }
+  BarrierWait(&shared.full_last, 0);
+  BarrierWait(&shared.clean_last, 0);
+  AskForValues(c, weights, ValuesTile(shared, place.slot));
+  WgmmaWait();
+  HoldRegisters(c.out);
+}
+
+template <int kPeers>
+__device__ void Consume(const Params& p, const Work& w, Shared& shared,
+                        Consumer& c) {
+  if (!w.Needs(c.group)) return Drain<kPeers>(w, shared, c);
+  if (w.Tiles() == 0) return;
+  SetLimits(p, w, c);
+  ConsumeTiles<kPeers>(p, w, shared, c);
+  for (float& sum : c.sum) {
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+  }
+}
+
+}  // namespace piserve::kernels::warpgroup_attention

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "model/kernels/warpgroup_attention/work.cuh"
+
+// The producer warpgroup: one thread keeps the ring of tiles full, and three
+// warps clean the last tile of v.
+namespace piserve::kernels::warpgroup_attention {
+
+__device__ inline void LoadQueries(const Params& p, const Work& w,
+                                   Shared& shared) {
+  for (int group = 0; group < kConsumers; ++group) {
+    if (!w.Needs(group)) continue;
+    const int query = w.first_query + group * kGroupRows;
+    BarrierArriveExpecting(&shared.full_q[group], kQBytes);
+    CopyBox(p.q, shared.q[group], &shared.full_q[group], 0, 0,
+            query / p.args.heads, 0, w.row);
+  }
+}
+
+// Fetches the tile of keys from `key` on once its place is free. Of several
+// peers each fetches a part for all of them.
+template <int kPeers>
+__device__ void LoadTile(const CUtensorMap& map, const Work& w, int key,
+                         Shared& shared, Place& place, std::uint64_t* full) {
+  char* tile = shared.tiles[place.slot];
+  std::uint64_t* empty = &shared.empty[place.slot];
+  if constexpr (kPeers == 1) {
+    BarrierWait(empty, place.parity ^ 1);
+    BarrierArriveExpecting(full, kTileBytes);
+    for (int block = 0; block < kBlocks; block += kCopyBlocks) {
+      CopyBox(map, tile + block * kBlockBytes, full, 0, key, block,
+              w.cache_row);
+    }
+  } else {
+    static_assert(kPeers * kCopyBlocks == kBlocks);
+    BarrierWaitForCluster(empty, place.parity ^ 1);
+    BarrierArriveExpecting(full, kTileBytes);
+    const int block = static_cast<int>(blockIdx.x) * kCopyBlocks;
+    CopyBoxTo((1 << kPeers) - 1, map, tile + block * kBlockBytes, full, 0, key,
+              block, w.cache_row);
+  }
+  place.Next();
+}
+
+template <int kPeers>
+__device__ void Produce(const Params& p, const Work& w, Shared& shared) {
+  FenceGlobalForCopies();
+  const int tiles = w.Tiles();
+  if (tiles == 0) return;
+  Place place;
+  const auto load = [&](const CUtensorMap& map, int tile, std::uint64_t* full) {
+    LoadTile<kPeers>(map, w, w.begin + tile * kKeys, shared, place, full);
+  };
+  LoadQueries(p, w, shared);
+  load(p.k, 0, &shared.full[place.slot]);
+  for (int tile = 1; tile < tiles; ++tile) {
+    load(p.k, tile, &shared.full[place.slot]);
+    load(p.v, tile - 1, &shared.full[place.slot]);
+  }
+  load(p.v, tiles - 1, &shared.full_last);
+}
+
+// What the last tile of v holds past the keys may be NaN, which a weight of
+// zero does not undo.
+__device__ inline void CleanLastValues(const Work& w, Shared& shared) {
+  constexpr int kCleaners = kGroup - 32;
+  const int tiles = w.Tiles();
+  if (tiles == 0) return;
+  char* tile = shared.tiles[(2 * tiles - 1) % kSlots];
+  const int keys = w.end - w.begin - (tiles - 1) * kKeys;
+  BarrierWait(&shared.full_last, 0);
+  for (int i = keys * (kDim / 8) + static_cast<int>(threadIdx.x) - 32;
+       i < kKeys * (kDim / 8); i += kCleaners) {
+    *reinterpret_cast<uint4*>(
+        tile + SwizzledOffset(kKeys, i / (kDim / 8), i % (kDim / 8))) = {};
+  }
+  FenceForWgmma();
+  BarrierArrive(&shared.clean_last);
+}
+
+}  // namespace piserve::kernels::warpgroup_attention
