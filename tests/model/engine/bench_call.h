@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/policy.h"
+#include "model/variant.h"
+
+namespace piserve::engine {
+
+// Row `index` of a synthetic wave: the same input for the same index.
+void FillRow(const Variant& variant, const WaveShape& shape, int index,
+             const SlotRow& row);
+
+// A slot whose rows are filled.
+absl::StatusOr<std::unique_ptr<Slot>> FilledSlot(Policy& policy,
+                                                 const WaveShape& shape);
+
+// One wave, from a filled slot to its actions in host memory.
+WaveResult Call(Policy& policy, std::unique_ptr<Slot> slot,
+                const WaveShape& shape);
+
+// What calls of one shape took, one after another.
+struct CallTimes {
+  std::vector<double> ms;
+  std::map<std::string, std::vector<double>> stages;  // ms
+  double joules = 0;                                  // of all of them
+  double seconds = 0;
+  std::vector<float> actions;  // of row 0, normalised
+};
+
+// After a few calls that do not count. A row's error, if there is one.
+absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
+                                    int calls);
+
+// `p` in [0, 1]; of one value or more.
+double Percentile(std::vector<double> values, double p);
+
+}  // namespace piserve::engine
