@@ -195,6 +195,16 @@ bool Network::Persistent(int rows) const {
   return persistent_ != nullptr && PersistentDenoise::Supports(variant_, rows);
 }
 
+absl::Status Network::Vision(const PrefixShape& prefix, Execution execution) {
+  return Execute(&vision_[prefix], execution,
+                 [&](Launcher& l) { EnqueueVision(context(), prefix, l); });
+}
+
+absl::Status Network::Prefill(const PrefixShape& prefix, Execution execution) {
+  return Execute(&prefill_[prefix], execution,
+                 [&](Launcher& l) { EnqueuePrefill(context(), prefix, l); });
+}
+
 absl::Status Network::Denoise(int rows, int steps, Execution execution) {
   if (Persistent(rows)) {
     return Execute(&all_steps_, execution,
@@ -253,13 +263,10 @@ absl::Status Network::Enqueue(const HostWave& wave, const WaveShape& shape,
   absl::Status status = Load(wave, shape, layout);
   mark(Stage::kLoad);
   for (int i = 0; i < layout.micro_waves && status.ok(); ++i) {
-    status = Execute(&vision_[prefix], execution,
-                     [&](Launcher& l) { EnqueueVision(context(), prefix, l); });
+    status = Vision(prefix, execution);
     mark(Stage::kVision);
     if (!status.ok()) break;
-    status = Execute(&prefill_[prefix], execution, [&](Launcher& l) {
-      EnqueuePrefill(context(), prefix, l);
-    });
+    status = Prefill(prefix, execution);
     mark(Stage::kPrefill);
   }
   if (status.ok()) status = Denoise(layout.rows, shape.steps, execution);
@@ -272,6 +279,27 @@ absl::Status Network::Enqueue(const HostWave& wave, const WaveShape& shape,
                                  cudaMemcpyDeviceToHost, stream_.stream()),
                  "copying actions");
   mark(Stage::kEnd);
+  return status;
+}
+
+// Every stage reads what loading a wave sets: the first row, the step, the
+// noise.
+absl::Status Network::EnqueueAlone(Stage stage, const HostWave& wave,
+                                   const WaveShape& shape, const Mark& mark) {
+  const c10::InferenceMode inference;
+  const c10::cuda::CUDAStreamGuard guard(stream_);
+  const WaveLayout layout = LayoutOf(shape);
+  mark(Stage::kBegin);
+  absl::Status status = Load(wave, shape, layout);
+  mark(Stage::kLoad);
+  const int times = stage == Stage::kDenoise ? 1 : layout.micro_waves;
+  for (int i = 0; i < times && status.ok(); ++i) {
+    status = stage == Stage::kVision ? Vision(layout.prefix, execution())
+             : stage == Stage::kPrefill
+                 ? Prefill(layout.prefix, execution())
+                 : Denoise(layout.rows, shape.steps, execution());
+  }
+  mark(stage);
   return status;
 }
 

@@ -89,6 +89,11 @@ class Network {
                        const WaveLayout& layout, Execution execution,
                        const Mark& mark);
 
+  // Enqueues one stage alone (kVision, kPrefill or kDenoise; all micro-waves
+  // of it) on what an earlier wave of the same shape left: for timing it.
+  absl::Status EnqueueAlone(Stage stage, const HostWave& wave,
+                            const WaveShape& shape, const Mark& mark);
+
   WaveLayout LayoutOf(const WaveShape& shape) const;
   const Variant& variant() const { return variant_; }
   const GraphSizes& sizes() const { return sizes_; }
@@ -114,6 +119,8 @@ class Network {
   absl::Status CaptureGraph(Graph& graph, const Enqueuer& enqueue);
   absl::Status PrepareDenoising();
   bool Persistent(int rows) const;
+  absl::Status Vision(const PrefixShape& prefix, Execution execution);
+  absl::Status Prefill(const PrefixShape& prefix, Execution execution);
   absl::Status Denoise(int rows, int steps, Execution execution);
   StepKind KindOf(int step) const;
   StageContext context() {

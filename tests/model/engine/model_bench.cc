@@ -25,11 +25,13 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "model/checkpoint/synthetic_weights.h"
+#include "model/engine/network.h"
 #include "model/engine/policy.h"
 #include "tests/model/engine/bench_call.h"
 #include "tests/model/engine/bench_report.h"
 #include "tests/model/engine/floor.h"
 #include "tests/model/engine/kernel_trace.h"
+#include "tests/model/engine/stages_alone.h"
 
 ABSL_FLAG(std::string, variant, "pi0", "pi0 or pi05, full size");
 ABSL_FLAG(uint64_t, seed, 3, "Of the synthetic weights");
@@ -42,6 +44,7 @@ ABSL_FLAG(std::string, steps, "10",
 ABSL_FLAG(int, calls, 200, "Timed calls of batch size 1; larger ones fewer");
 ABSL_FLAG(int, micro_rows, 8, "Rows whose prefix is computed at once, at most");
 ABSL_FLAG(std::string, plan, "", "Plan file to keep");
+ABSL_FLAG(bool, stages_alone, false, "Time each stage alone too");
 ABSL_FLAG(std::string, trace, "",
           "File for a Chrome trace of one call of the first shape");
 ABSL_FLAG(std::string, json, "", "File for the figures");
@@ -143,6 +146,23 @@ absl::StatusOr<std::vector<BenchRow>> MeasureAll(
   return rows;
 }
 
+// On a network beside the policy's, which lends its own to nobody.
+absl::Status MeasureStagesAlone(const checkpoint::Weights& weights,
+                                std::vector<BenchRow>& rows) {
+  const EnginePolicy::Options options = OptionsByFlags();
+  auto network = Network::Create(weights, {.batch_sizes = options.batch_sizes,
+                                           .step_counts = options.step_counts,
+                                           .micro_rows = options.micro_rows});
+  if (!network.ok()) return network.status();
+  for (BenchRow& row : rows) {
+    auto alone = TimeStagesAlone(**network, row.shape);
+    if (!alone.ok()) return alone.status();
+    row.alone = *std::move(alone);
+  }
+  PrintStagesAlone(rows);
+  return absl::OkStatus();
+}
+
 std::string DeviceName() {
   cudaDeviceProp device = {};
   cudaGetDeviceProperties(&device, 0);
@@ -153,7 +173,7 @@ absl::Status Bench(const Variant& variant,
                    std::shared_ptr<const checkpoint::Weights> weights,
                    nlohmann::json& report) {
   const absl::Time start = absl::Now();
-  auto policy = EnginePolicy::Create(std::move(weights), OptionsByFlags());
+  auto policy = EnginePolicy::Create(weights, OptionsByFlags());
   if (!policy.ok()) return policy.status();
   report["start_s"] = absl::ToDoubleSeconds(absl::Now() - start);
   report["memory_gb"] = UsedGb();
@@ -164,6 +184,10 @@ absl::Status Bench(const Variant& variant,
   const std::vector<WaveShape> shapes = ShapesByFlags(variant);
   auto rows = MeasureAll(**policy, variant, shapes);
   if (!rows.ok()) return rows.status();
+  if (absl::GetFlag(FLAGS_stages_alone)) {
+    absl::Status alone = MeasureStagesAlone(*weights, *rows);
+    if (!alone.ok()) return alone;
+  }
   for (const BenchRow& row : *rows) report["rows"].push_back(Json(row));
   const std::string path = absl::GetFlag(FLAGS_trace);
   return path.empty() ? absl::OkStatus()
