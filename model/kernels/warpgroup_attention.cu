@@ -123,7 +123,7 @@ Plan PlanFor(int tiles, int rows, int keys) {
   for (int whole = tiles; whole >= 0; whole = (whole - 1) / 2 * 2) {
     const int paired = (whole + 1) / 2 * 2;
     const int first = Waves(paired * rows, 132) * whole_cost;
-    for (const int splits : {1, 2, 3, 4, 6, kMaxSplits}) {
+    for (const int splits : {1, 2, 3, 4, 6, 8}) {
       if ((whole == tiles) != (splits == 1)) continue;
       const int part = (keys + splits * kKeys - 1) / (splits * kKeys);
       const int second =

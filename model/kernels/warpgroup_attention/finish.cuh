@@ -19,6 +19,7 @@ __device__ inline __nv_bfloat16* OutputAt(const Params& p, const Work& w,
 __device__ inline void StoreResult(const Params& p, const Work& w,
                                    Shared& shared, const Consumer& c) {
   asm volatile("bar.sync %0, %1;" ::"r"(1 + c.group), "n"(kGroup) : "memory");
+  constexpr int kLines = 8;  // at a time
   char* lines = shared.q[c.group];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -34,12 +35,19 @@ __device__ inline void StoreResult(const Params& p, const Work& w,
   __syncwarp();
   const int first = static_cast<int>(threadIdx.x) % kGroup / 32 * 16;
 #pragma unroll
-  for (int row = first; row < first + 16; ++row) {
+  for (int row = first; row < first + 16; row += kLines) {
+    uint4 line[kLines];
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) {
+      line[i] = *reinterpret_cast<const uint4*>(
+          lines + SwizzledOffset(kGroupRows, row + i, c.lane));
+    }
     const int query = w.first_query + c.group * kGroupRows + row;
-    if (query >= w.queries) break;
-    reinterpret_cast<uint4*>(OutputAt(p, w, query))[c.lane] =
-        *reinterpret_cast<const uint4*>(
-            lines + SwizzledOffset(kGroupRows, row, c.lane));
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) {
+      if (query + i >= w.queries) return;
+      reinterpret_cast<uint4*>(OutputAt(p, w, query + i))[c.lane] = line[i];
+    }
   }
 }
 
@@ -63,51 +71,83 @@ __device__ inline void StorePartial(Shared& shared, const Consumer& c) {
   }
 }
 
-// Four columns of a row, merged in rank order.
-__device__ inline float4 MergedAt(Shared& shared, int splits, int row,
-                                  int column) {
+// A row of the cluster's parts, merged in rank order by kRowLanes threads.
+// Loads from other CTAs take long, so many are on their way at once.
+constexpr int kRowLanes = 8, kBatch = 4;
+
+template <int kSplits>
+__device__ void MergeRow(Shared& shared, int row, int lane,
+                         __nv_bfloat16* out) {
   auto cluster = cooperative_groups::this_cluster();
   auto* partial = reinterpret_cast<float*>(shared.tiles);
-  float2 state[kMaxSplits];
-  float4 value[kMaxSplits];
-  float maximum = -INFINITY;
+  float2 state[kSplits];
+  float maximum = -INFINITY, total = 0;
 #pragma unroll
-  for (int s = 0; s < kMaxSplits; ++s) {
-    if (s >= splits) break;
+  for (int s = 0; s < kSplits; ++s) {
     state[s] = *cluster.map_shared_rank(shared.state + row, s);
-    value[s] = *reinterpret_cast<const float4*>(
-        cluster.map_shared_rank(partial + PartialAt(row, column), s));
-    maximum = fmaxf(maximum, state[s].x);
   }
-  float4 sum = {0, 0, 0, 0};
-  float total = 0;
 #pragma unroll
-  for (int s = 0; s < kMaxSplits; ++s) {
-    if (s >= splits) break;
-    const float weight =
-        state[s].x == -INFINITY ? 0 : Exp2(state[s].x - maximum);
-    total += weight * state[s].y;
-    sum.x += weight * value[s].x;
-    sum.y += weight * value[s].y;
-    sum.z += weight * value[s].z;
-    sum.w += weight * value[s].w;
+  for (int s = 0; s < kSplits; ++s) maximum = fmaxf(maximum, state[s].x);
+  float weight[kSplits];
+#pragma unroll
+  for (int s = 0; s < kSplits; ++s) {
+    weight[s] = state[s].x == -INFINITY ? 0 : Exp2(state[s].x - maximum);
+    total += weight[s] * state[s].y;
   }
   const float inverse = total > 0 ? 1 / total : 0;
-  return {sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse};
+#pragma unroll 1
+  for (int first = lane * 4; first < kDim; first += kBatch * kRowLanes * 4) {
+    float4 value[kBatch][kSplits];
+#pragma unroll
+    for (int i = 0; i < kBatch * kSplits; ++i) {
+      const int column = first + i / kSplits * kRowLanes * 4;
+      value[i / kSplits][i % kSplits] =
+          *reinterpret_cast<const float4*>(cluster.map_shared_rank(
+              partial + PartialAt(row, column), i % kSplits));
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      float4 sum = {0, 0, 0, 0};
+#pragma unroll
+      for (int s = 0; s < kSplits; ++s) {
+        sum.x += weight[s] * value[i][s].x;
+        sum.y += weight[s] * value[i][s].y;
+        sum.z += weight[s] * value[i][s].z;
+        sum.w += weight[s] * value[i][s].w;
+      }
+      *reinterpret_cast<uint2*>(out + first + i * kRowLanes * 4) = {
+          PackPair(sum.x * inverse, sum.y * inverse),
+          PackPair(sum.z * inverse, sum.w * inverse)};
+    }
+  }
 }
 
 // This CTA's share of the rows.
-__device__ inline void Merge(const Params& p, const Work& w, Shared& shared) {
-  const int splits = static_cast<int>(gridDim.x);
-  const int share = (kRows + splits - 1) / splits;
-  const int first = static_cast<int>(blockIdx.x) * share;
-  const int rows = min(share, min(kRows, w.queries - w.first_query) - first);
+template <int kSplits>
+__device__ void MergeRows(const Params& p, const Work& w, Shared& shared) {
+  constexpr int kShare = (kRows + kSplits - 1) / kSplits;
+  constexpr int kStep = kConsumers * kGroup / kRowLanes;
+  const int first = static_cast<int>(blockIdx.x) * kShare;
+  const int end = min(first + kShare, min(kRows, w.queries - w.first_query));
   const int thread = static_cast<int>(threadIdx.x) - kGroup;
-  for (int i = thread; i < rows * kDim / 4; i += kConsumers * kGroup) {
-    const int row = first + i / (kDim / 4), column = i % (kDim / 4) * 4;
-    const float4 value = MergedAt(shared, splits, row, column);
-    *reinterpret_cast<uint2*>(OutputAt(p, w, w.first_query + row) + column) = {
-        PackPair(value.x, value.y), PackPair(value.z, value.w)};
+  for (int row = first + thread / kRowLanes; row < end; row += kStep) {
+    MergeRow<kSplits>(shared, row, thread % kRowLanes,
+                      OutputAt(p, w, w.first_query + row));
+  }
+}
+
+__device__ inline void Merge(const Params& p, const Work& w, Shared& shared) {
+  switch (gridDim.x) {  // what the plan chooses among
+    case 2:
+      return MergeRows<2>(p, w, shared);
+    case 3:
+      return MergeRows<3>(p, w, shared);
+    case 4:
+      return MergeRows<4>(p, w, shared);
+    case 6:
+      return MergeRows<6>(p, w, shared);
+    case 8:
+      return MergeRows<8>(p, w, shared);
   }
 }
 

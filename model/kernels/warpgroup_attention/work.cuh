@@ -21,7 +21,6 @@ inline constexpr int kGroupRows = 64;
 inline constexpr int kRows = kConsumers * kGroupRows;
 inline constexpr int kKeys = 64;  // a tile's
 inline constexpr int kSlots = 5;  // tiles of k or v in shared memory
-inline constexpr int kMaxSplits = 8;
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
 // Whether the warpgroups take turns at issuing their products.
 inline constexpr bool kTakeTurns = false;
