@@ -3,6 +3,7 @@
 //
 //   model_bench --variant=pi0 --batch_sizes=1,8,64 --json=out.json
 //   model_bench --batch_sizes=1 --steps=10,5,3,2
+//   model_bench --ladder
 //
 // Every size is checked before it is timed: its graphs are compared with their
 // kernels when the policy starts, and its actions must be finite.
@@ -31,6 +32,7 @@
 #include "tests/model/engine/bench_report.h"
 #include "tests/model/engine/floor.h"
 #include "tests/model/engine/kernel_trace.h"
+#include "tests/model/engine/ladder.h"
 #include "tests/model/engine/stages_alone.h"
 
 ABSL_FLAG(std::string, variant, "pi0", "pi0 or pi05, full size");
@@ -44,6 +46,8 @@ ABSL_FLAG(std::string, steps, "10",
 ABSL_FLAG(int, calls, 200, "Timed calls of batch size 1; larger ones fewer");
 ABSL_FLAG(int, micro_rows, 8, "Rows whose prefix is computed at once, at most");
 ABSL_FLAG(std::string, plan, "", "Plan file to keep");
+ABSL_FLAG(bool, ladder, false,
+          "Only switch the optimisations on one by one, for one row");
 ABSL_FLAG(bool, stages_alone, false, "Time each stage alone too");
 ABSL_FLAG(std::string, trace, "",
           "File for a Chrome trace of one call of the first shape");
@@ -194,6 +198,16 @@ absl::Status Bench(const Variant& variant,
                       : Trace(**policy, shapes.front(), path);
 }
 
+absl::Status Ladder(const Variant& variant,
+                    std::shared_ptr<const checkpoint::Weights> weights,
+                    nlohmann::json& report) {
+  std::printf("%s, %s, horizon %d\n", DeviceName().c_str(),
+              DebugString(variant).c_str(), variant.action_horizon);
+  WaveShape shape = ShapesByFlags(variant).front();
+  shape.rows = 1;
+  return RunLadder(std::move(weights), shape, report["ladder"]);
+}
+
 absl::Status Run() {
   Variant variant =
       absl::GetFlag(FLAGS_variant) == "pi05" ? Pi05Variant() : Pi0Variant();
@@ -204,13 +218,12 @@ absl::Status Run() {
   nlohmann::json report = {{"device", DeviceName()},
                            {"variant", absl::GetFlag(FLAGS_variant)},
                            {"horizon", variant.action_horizon}};
-  if (absl::Status s = Bench(variant, *std::move(weights), report); !s.ok()) {
-    return s;
-  }
+  const auto run = absl::GetFlag(FLAGS_ladder) ? Ladder : Bench;
+  const absl::Status status = run(variant, *std::move(weights), report);
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
     std::ofstream(path) << report.dump(1) << "\n";
   }
-  return absl::OkStatus();
+  return status;
 }
 
 }  // namespace
