@@ -29,12 +29,37 @@ struct Consumer {
   int row = threadIdx.x % kGroup / 32 * 16 + lane / 4;
 };
 
-__device__ inline void AskForScores(std::uint64_t q, std::uint64_t k,
+// A warpgroup's queries: the first kHeldColumns in registers, which saves the
+// bandwidth of shared memory, the others there.
+struct Queries {
+  std::uint64_t tile;
+  std::uint32_t held[kHeldColumns / 16 + 1][4];  // one more: there may be none
+};
+
+__device__ inline void LoadQueries(Shared& shared, const Consumer& c,
+                                   Queries& q) {
+  q.tile = RowsTile(SharedAddress(shared.q[0]) + c.group * kQBytes);
+  const int row = threadIdx.x % kGroup / 32 * 16 + c.lane % 16;
+  BarrierWait(&shared.full_q[c.group], 0);
+#pragma unroll
+  for (int i = 0; i < kHeldColumns / 16; ++i) {
+    LoadMatrix4(shared.q[c.group] +
+                    SwizzledOffset(kGroupRows, row, i * 2 + c.lane / 16),
+                q.held[i]);
+  }
+}
+
+__device__ inline void AskForScores(const Queries& q, std::uint64_t k,
                                     float (&s)[32]) {
   WgmmaFence();
 #pragma unroll
   for (int d = 0; d < kDim; d += 16) {
-    Wgmma64x64(s, AtColumn(q, kGroupRows, d), AtColumn(k, kKeys, d), d != 0);
+    const std::uint64_t keys = AtColumn(k, kKeys, d);
+    if (d < kHeldColumns) {
+      Wgmma64x64(s, q.held[d / 16], keys, d != 0);
+    } else {
+      Wgmma64x64(s, AtColumn(q.tile, kGroupRows, d), keys, d != 0);
+    }
   }
   WgmmaCommit();
 }
@@ -48,6 +73,20 @@ __device__ inline void AskForValues(Consumer& c,
   for (int k = 0; k < kKeys / 16; ++k) {
     Wgmma64x256(c.out, p[k], AtRow(v, k * 16));
   }
+  WgmmaCommit();
+}
+
+// The same of a tile that has only so many keys.
+__device__ inline void AskForLastValues(Consumer& c,
+                                        const std::uint32_t (&p)[kKeys / 16][4],
+                                        std::uint64_t v, int keys) {
+#pragma unroll
+  for (int k = 0; k < kKeys / 16; ++k) {
+    if (k * 16 >= keys) break;
+    WgmmaFence();
+    Wgmma64x256(c.out, p[k], AtRow(v, k * 16));
+  }
+  WgmmaFence();
   WgmmaCommit();
 }
 
@@ -199,12 +238,11 @@ __device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
                              Consumer& c) {
   const int tiles = w.Tiles();
   const Turns turns{kTakeTurns && w.Needs(1), c.group, tiles};
-  const std::uint64_t q =
-      RowsTile(SharedAddress(shared.q[0]) + c.group * kQBytes);
+  Queries q;
   Place place;
   float s[32], factor[2];
   std::uint32_t weights[kKeys / 16][4];
-  BarrierWait(&shared.full_q[c.group], 0);
+  LoadQueries(shared, c, q);
   int keys = Take(shared, place);
   turns.Await(0);
   AskForScores(q, KeysTile(shared, keys), s);
@@ -235,7 +273,8 @@ __device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
   }
   BarrierWait(&shared.full_last, 0);
   BarrierWait(&shared.clean_last, 0);
-  AskForValues(c, weights, ValuesTile(shared, place.slot));
+  AskForLastValues(c, weights, ValuesTile(shared, place.slot),
+                   w.end - w.begin - (tiles - 1) * kKeys);
   WgmmaWait();
   HoldRegisters(c.out);
 }

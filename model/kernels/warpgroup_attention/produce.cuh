@@ -7,15 +7,13 @@
 // warps clean the last tile of v.
 namespace piserve::kernels::warpgroup_attention {
 
-__device__ inline void LoadQueries(const Params& p, const Work& w,
+__device__ inline void LoadQueries(const Params& p, const Work& w, int group,
                                    Shared& shared) {
-  for (int group = 0; group < kConsumers; ++group) {
-    if (!w.Needs(group)) continue;
-    const int query = w.first_query + group * kGroupRows;
-    BarrierArriveExpecting(&shared.full_q[group], kQBytes);
-    CopyBox(p.q, shared.q[group], &shared.full_q[group], 0, 0,
-            query / p.args.heads, 0, w.row);
-  }
+  if (!w.Needs(group)) return;
+  const int query = w.first_query + group * kGroupRows;
+  BarrierArriveExpecting(&shared.full_q[group], kQBytes);
+  CopyBox(p.q, shared.q[group], &shared.full_q[group], 0, 0,
+          query / p.args.heads, 0, w.row);
 }
 
 // Fetches the tile of keys from `key` on once its place is free. Of several
@@ -52,8 +50,11 @@ __device__ void Produce(const Params& p, const Work& w, Shared& shared) {
   const auto load = [&](const CUtensorMap& map, int tile, std::uint64_t* full) {
     LoadTile<kPeers>(map, w, w.begin + tile * kKeys, shared, place, full);
   };
-  LoadQueries(p, w, shared);
+  // The first warpgroup may begin before the second: apart they stay, one's
+  // softmax beside the other's products.
+  LoadQueries(p, w, 0, shared);
   load(p.k, 0, &shared.full[place.slot]);
+  LoadQueries(p, w, 1, shared);
   for (int tile = 1; tile < tiles; ++tile) {
     load(p.k, tile, &shared.full[place.slot]);
     load(p.v, tile - 1, &shared.full[place.slot]);

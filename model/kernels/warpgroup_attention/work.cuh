@@ -22,6 +22,8 @@ inline constexpr int kRows = kConsumers * kGroupRows;
 inline constexpr int kKeys = 64;  // a tile's
 inline constexpr int kSlots = 5;  // tiles of k or v in shared memory
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
+// Columns of the queries that stay in registers, a multiple of 16.
+inline constexpr int kHeldColumns = 64;
 // Whether the warpgroups take turns at issuing their products.
 inline constexpr bool kTakeTurns = false;
 
