@@ -34,12 +34,31 @@ __device__ void LoadValues(const T* row, int width, Values<kChunks>& values) {
   }
 }
 
+// The residual: y, or the sum of its parts.
+template <int kChunks>
+__device__ void LoadResidual(const AddNormArgs& a, long row,
+                             Values<kChunks>& y) {
+  if (a.parts == nullptr) {
+    LoadValues(a.y + row, a.width, y);
+    return;
+  }
+  Values<kChunks> second;
+  LoadValues(a.parts + row, a.width, y);
+  LoadValues(a.parts + static_cast<long>(a.rows) * a.width + row, a.width,
+             second);
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y.v[c][i] += second.v[c][i];
+  }
+}
+
 // x = bf16(x + gate * y) in registers and in memory.
 template <int kChunks>
 __device__ void AddResidual(const AddNormArgs& a, long row,
                             Values<kChunks>& x) {
   Values<kChunks> y;
-  LoadValues(a.y + row, a.width, y);
+  LoadResidual(a, row, y);
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     const int column = Column(c);
@@ -89,7 +108,7 @@ __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(AddNormArgs a) {
   LoadValues(a.x + row, a.width, x);
   LoadValues(a.scale.Row(), a.width, scale);
   if (kNorm != Norm::kRms) LoadValues(a.shift.Row(), a.width, shift);
-  if (a.y != nullptr) AddResidual(a, row, x);
+  if (a.y != nullptr || a.parts != nullptr) AddResidual(a, row, x);
   const float mean = kNorm == Norm::kLayer ? Mean(x, a.width, scratch) : 0.0f;
   const float inverse =
       rsqrtf(MeanSquare(x, a.width, mean, scratch) + kEpsilon);

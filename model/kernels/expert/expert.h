@@ -31,15 +31,22 @@ enum class ExpertForm {
 // takes up to 973 cached keys, Pi0.5 up to 974. `batch` must be 1.
 bool ExpertSupports(ExpertForm form, int batch, int horizon, int cache_len);
 
+// How the rows of gate and up lie.
+enum class GateUpRows {
+  kSeparate,  // output by output
+  kPacked,    // in one matrix, as GegluGateRow says; `up` is not used
+};
+
 // One layer's matrices, row-major [out, in] bf16 on the device.
 struct ExpertLayerWeights {
   const __nv_bfloat16* q = nullptr;     // [2048, 1024]
   const __nv_bfloat16* k = nullptr;     // [256, 1024]
   const __nv_bfloat16* v = nullptr;     // [256, 1024]
   const __nv_bfloat16* o = nullptr;     // [1024, 2048]
-  const __nv_bfloat16* gate = nullptr;  // [4096, 1024]
+  const __nv_bfloat16* gate = nullptr;  // [4096, 1024]; packed: [8192, 1024]
   const __nv_bfloat16* up = nullptr;    // [4096, 1024]
   const __nv_bfloat16* down = nullptr;  // [1024, 4096]
+  GateUpRows gate_up = GateUpRows::kSeparate;
 };
 
 struct ExpertWeights {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/expert/layout.h"
+#include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::kernels {
 namespace expert {
@@ -20,8 +21,13 @@ __device__ const __nv_bfloat16* QkvRow(const ExpertLayerWeights& w, int group,
 
 __device__ const __nv_bfloat16* GateUpRow(const ExpertLayerWeights& w,
                                           int block, int n) {
-  const __nv_bfloat16* matrix = (n & 1) == 0 ? w.gate : w.up;
-  return matrix + static_cast<long>(32 * block + GateColumn(n)) * kExpertWidth;
+  const bool gate = (n & 1) == 0;
+  const long output = 32 * block + GateColumn(n);
+  if (w.gate_up == GateUpRows::kPacked) {
+    const long row = GegluGateRow(static_cast<int>(output));
+    return w.gate + (gate ? row : row + kGegluUpOffset) * kExpertWidth;
+  }
+  return (gate ? w.gate : w.up) + output * kExpertWidth;
 }
 
 // 16 bytes: columns column(8 k8) .. of one row.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/kernels/geglu_gemm/geglu_gemm.h"
+#include "model/kernels/weight_gemm/geglu_gemm.h"
 
 #include <algorithm>
 #include <set>
@@ -114,6 +114,14 @@ TEST_F(GegluGemmTest, EqualsItsTwinAtEveryPrefixOfTheVariants) {
   for (const int tokens :
        {304, 320, 456, 560, 576, 712, 816, 832, 968, 6528, 7744}) {
     Check(p, tokens, /*stride=*/tokens * 4 + 1);
+  }
+}
+
+TEST_F(GegluGemmTest, EqualsItsTwinAtEverySuffixOfTheVariants) {
+  const Projection p(1024, 4096);
+  for (const int tokens : {50, 51, 100, 102, 150, 200, 204, 250, 400, 408, 800,
+                           1600, 3200, 3264}) {
+    Check(p, tokens, /*stride=*/tokens + 1);
   }
 }
 

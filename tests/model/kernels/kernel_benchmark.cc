@@ -3,6 +3,7 @@
 // against its twin first. A name given as argument selects the lines that
 // contain it.
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "model/kernels/attention.h"
@@ -13,18 +14,17 @@
 #include "model/kernels/suffix_attention.h"
 #include "model/kernels/vision_attention.h"
 #include "tests/model/kernels/benchmark.h"
+#include "tests/model/kernels/cases.h"
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
-namespace {
 
-constexpr int kHeads = 8, kDim = 256, kQkv = (kHeads + 2) * kDim;
-
-// Random bf16 of any size from one host array: drawing gigabytes takes longer
-// than timing them.
-std::shared_ptr<DeviceArray<Bf16>> RandomBf16(std::size_t size) {
-  static const std::vector<Bf16> pool = NormalBf16(1 << 20, 1);
+std::shared_ptr<DeviceArray<Bf16>> RandomBf16(std::size_t size,
+                                              float deviation) {
+  static std::map<float, std::vector<Bf16>> pools;
+  auto& pool = pools[deviation];
+  if (pool.empty()) pool = NormalBf16(1 << 20, 1, deviation);
   auto array = std::make_shared<DeviceArray<Bf16>>(size);
   for (std::size_t at = 0; at < size; at += pool.size()) {
     const std::size_t count = std::min(pool.size(), size - at);
@@ -34,6 +34,10 @@ std::shared_ptr<DeviceArray<Bf16>> RandomBf16(std::size_t size) {
   }
   return array;
 }
+
+namespace {
+
+constexpr int kHeads = 8, kDim = 256, kQkv = (kHeads + 2) * kDim;
 
 std::shared_ptr<DeviceArray<float>> RandomFloat(std::size_t size, float mean,
                                                 float deviation) {
@@ -323,8 +327,8 @@ KernelCase EulerCase(int batch) {
   return c;
 }
 
-std::vector<std::function<KernelCase()>> Cases() {
-  std::vector<std::function<KernelCase()>> cases;
+std::vector<CaseMaker> Cases() {
+  std::vector<CaseMaker> cases = GemmCases();
   const auto attention = [&](const char* what, Attention kernel, int rows,
                              int tokens, int prefix, int extra) {
     cases.push_back([=] {

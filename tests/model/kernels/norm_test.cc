@@ -148,6 +148,44 @@ TEST_P(NormTest, EqualsItsTwinAfterTheResidualAtEveryStep) {
   }
 }
 
+// Two parts of a sum are added to x as their sum would be.
+TEST_P(NormTest, AddsPartsAsTheirSum) {
+  const Kind kind = GetParam();
+  const auto launch = kind == Kind::kLayer ? LaunchAddLayerNorm
+                      : kind == Kind::kRms ? LaunchAddRmsNorm
+                                           : LaunchAddAdaRmsNorm;
+  for (const Size size : {Size{816, 2048}, Size{11, 64}, Size{33, 8192}}) {
+    const Inputs in(size, kind);
+    // Sums of eighths, which bf16 holds, so that y is exact.
+    std::vector<Bf16> y(in.y.size());
+    std::vector<float> parts(2 * y.size());
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      parts[i] = static_cast<float>(i % 17) / 8;
+      parts[y.size() + i] = -static_cast<float>(i % 13) / 4;
+      y[i] = __float2bfloat16_rn(parts[i] + parts[y.size() + i]);
+    }
+    DeviceArray<float> table(in.table), device_parts(parts);
+    DeviceArray<Bf16> device_y(y), h(y.size());
+    AddNormArgs args;
+    args.h = h.data();
+    args.scale = Table(table.data(), nullptr, 0);
+    args.shift = Table(table.data() + size.width, nullptr, 0);
+    args.rows = size.rows;
+    args.width = size.width;
+    DeviceArray<Bf16> x(in.x), other_x(in.x);
+    args.x = x.data();
+    args.y = device_y.data();
+    ASSERT_EQ(launch(args, nullptr), cudaSuccess);
+    const auto want = h.Get();
+    args.x = other_x.data();
+    args.y = nullptr;
+    args.parts = device_parts.data();
+    ASSERT_EQ(launch(args, nullptr), cudaSuccess);
+    EXPECT_TRUE(SameBits(h.Get(), want)) << size.rows;
+    EXPECT_TRUE(SameBits(other_x.Get(), x.Get())) << size.rows;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, NormTest,
                          ::testing::Values(Kind::kLayer, Kind::kRms,
                                            Kind::kAdaRms));

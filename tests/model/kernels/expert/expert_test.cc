@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/expert/expert.h"
 
+#include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "tests/model/kernels/expert/fixture.h"
 
 namespace piserve::kernels {
@@ -74,6 +75,34 @@ TEST_F(ExpertTest, LargeScoresDoNotOverflow) {
                   {.prefix = 816, .steps = 1, .table_row = 0}, 60);
   ASSERT_EQ(call.Launch(), cudaSuccess);
   for (const float v : call.Result()) ASSERT_TRUE(std::isfinite(v));
+}
+
+TEST_F(ExpertTest, PackedGateAndUpPackToTheSame) {
+  ExpertWeights weights = Expert(ExpertForm::kPi0).weights();
+  constexpr std::size_t kRow = kExpertWidth * sizeof(Bf16);
+  DeviceArray<Bf16> merged(std::size_t{2} * kExpertMlp * kExpertWidth);
+  for (int i = 0; i < kExpertMlp; ++i) {
+    const long row = GegluGateRow(i);
+    const long from = static_cast<long>(i) * kExpertWidth;
+    for (const auto& [to, source] :
+         {std::pair(row, weights.layers[0].gate + from),
+          std::pair(row + kGegluUpOffset, weights.layers[0].up + from)}) {
+      ASSERT_EQ(cudaMemcpy(merged.data() + to * kExpertWidth, source, kRow,
+                           cudaMemcpyDeviceToDevice),
+                cudaSuccess);
+    }
+  }
+  const auto pack = [&] {
+    DeviceArray<char> packed(ExpertPackedBytes());
+    EXPECT_EQ(cudaMemset(packed.data(), 0, packed.size()), cudaSuccess);
+    EXPECT_EQ(LaunchExpertPack(weights, packed.data(), nullptr), cudaSuccess);
+    return packed.Get();
+  };
+  const auto want = pack();
+  weights.layers[0].gate = merged.data();
+  weights.layers[0].up = nullptr;
+  weights.layers[0].gate_up = GateUpRows::kPacked;
+  EXPECT_TRUE(SameBits(pack(), want));
 }
 
 TEST_F(ExpertTest, ReplayOfACapturedLaunchGivesTheSameBits) {

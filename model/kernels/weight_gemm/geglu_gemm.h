@@ -17,7 +17,7 @@ inline constexpr int kGegluTileRows = 256;
 // kGegluUpOffset rows further. The order is the one in which a warp meets rows
 // in its accumulators and stores four outputs at once.
 inline constexpr int kGegluUpOffset = 8;
-constexpr int GegluGateRow(int output) {
+__host__ __device__ constexpr int GegluGateRow(int output) {
   const int tile = output / 128, warp = output / 16 % 8;
   const int lane = output / 4 % 4, half = output / 2 % 2, pair = output % 2;
   return tile * kGegluTileRows + half * 128 + warp * 16 + lane * 2 + pair;

@@ -10,23 +10,19 @@
 #include <cutlass/gemm/collective/collective_builder.hpp>
 #include <cutlass/gemm/kernel/gemm_universal.hpp>
 
-#include "model/kernels/geglu_gemm/epilogue.cuh"
-#include "model/kernels/geglu_gemm/tile.h"
-
-namespace piserve::kernels::geglu {
+namespace piserve::kernels::weight_gemm {
 
 // Weights on the MMA's M side, tokens on its N side, whose tile may be any
 // multiple of 16: so few rows of a tile are empty. Two CTAs that take
 // neighbouring tokens share the weights they load.
-template <int kTokens>
+template <int kRows, int kTokens, typename Epilogue>
 struct TileKernel {
   using Element = cutlass::bfloat16_t;
-  using Tile =
-      cute::Shape<cute::Int<kGegluTileRows>, cute::Int<kTokens>, cute::_64>;
+  using Tile = cute::Shape<cute::Int<kRows>, cute::Int<kTokens>, cute::_64>;
   using Cluster = cute::Shape<cute::_1, cute::_2, cute::_1>;
   using Output =
       cutlass::epilogue::collective::detail::Sm90TmaWarpSpecializedAdapter<
-          Epilogue<kTokens>>;
+          Epilogue>;
   using MainLoop = typename cutlass::gemm::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Element,
       cutlass::layout::RowMajor, 8, Element, cutlass::layout::ColumnMajor, 8,
@@ -40,23 +36,32 @@ struct TileKernel {
                                            cutlass::gemm::PersistentScheduler>>;
 };
 
-template <int kTokens>
-cudaError_t LaunchTile(const GegluGemmArgs& args, int multiprocessors,
-                       cudaStream_t stream) {
-  using Gemm = typename TileKernel<kTokens>::Gemm;
-  using Element = typename TileKernel<kTokens>::Element;
-  const cute::Stride<std::int64_t, cute::_1, std::int64_t> rows = {
-      args.in, cute::_1{}, 0};
+struct Operands {
+  const void* w = nullptr;  // [rows, in]
+  const void* x = nullptr;  // [tokens, in]
+  int rows = 0;
+  int tokens = 0;
+  int in = 0;
+  int parts = 1;  // of the inputs, each a product of its own
+};
+
+template <typename Kernel, typename EpilogueArguments>
+cudaError_t LaunchTile(const Operands& o, const EpilogueArguments& epilogue,
+                       int processors, cudaStream_t stream) {
+  using Gemm = typename Kernel::Gemm;
+  using Element = typename Kernel::Element;
+  const int part = o.in / o.parts;
+  const cute::Stride<std::int64_t, cute::_1, std::int64_t> strides = {
+      o.in, cute::_1{}, part};
   typename Gemm::Arguments arguments{};
   arguments.mode = cutlass::gemm::GemmUniversalMode::kGemm;
-  arguments.problem_shape = {2 * args.out, args.tokens, args.in, 1};
-  arguments.mainloop.ptr_A = reinterpret_cast<const Element*>(args.w);
-  arguments.mainloop.dA = rows;
-  arguments.mainloop.ptr_B = reinterpret_cast<const Element*>(args.x);
-  arguments.mainloop.dB = rows;
-  arguments.epilogue = {reinterpret_cast<Element*>(args.y), args.tokens,
-                        args.out};
-  arguments.hw_info.sm_count = multiprocessors;
+  arguments.problem_shape = {o.rows, o.tokens, part, o.parts};
+  arguments.mainloop.ptr_A = static_cast<const Element*>(o.w);
+  arguments.mainloop.dA = strides;
+  arguments.mainloop.ptr_B = static_cast<const Element*>(o.x);
+  arguments.mainloop.dB = strides;
+  arguments.epilogue = epilogue;
+  arguments.hw_info.sm_count = processors;
   Gemm gemm;
   if (Gemm::can_implement(arguments) != cutlass::Status::kSuccess) {
     return cudaErrorInvalidValue;
@@ -73,4 +78,4 @@ cudaError_t LaunchTile(const GegluGemmArgs& args, int multiprocessors,
   return cudaSuccess;
 }
 
-}  // namespace piserve::kernels::geglu
+}  // namespace piserve::kernels::weight_gemm

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "model/kernels/weight_gemm/epilogue.cuh"
+#include "model/kernels/weight_gemm/geglu_gemm.h"
+
+namespace piserve::kernels::weight_gemm {
+
+__device__ inline float GeluTanh(float x) {
+  const float inner = x * (0.7978845608f + 0.0356774081f * x * x);
+  float tanh;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(inner));
+  const float half = 0.5f * x;
+  return half + half * tanh;
+}
+
+// bf16 of `low` and `high` in one word.
+__device__ inline std::uint32_t Pack(float low, float high) {
+  std::uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+
+// A warp's 8 x 8 matrix of 16-bit elements, two to a lane, transposed.
+__device__ inline std::uint32_t Transpose(std::uint32_t word) {
+  std::uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
+               : "=r"(transposed)
+               : "r"(word));
+  return transposed;
+}
+
+// gelu_tanh(gate) * up of a tile of kRows weight rows, all of a packed tile's
+// 256 or one half of it, by kTokens tokens: two outputs a half and token.
+template <int kRows, int kTokens>
+struct GegluEpilogue : EpilogueBase {
+  struct Arguments {
+    Element* y = nullptr;  // [tokens, out]
+    int tokens = 0;
+    int out = 0;
+  };
+  using Params = Arguments;
+
+  CUTLASS_HOST_DEVICE explicit GegluEpilogue(const Params& params,
+                                             const SharedStorage& = {})
+      : params(params) {}
+
+  template <typename Problem, typename TileShape, typename TileCoord,
+            typename Engine, typename Layout, typename Mma, typename Residue>
+  CUTLASS_DEVICE void operator()(
+      Problem, TileShape, TileCoord tile,
+      const cute::Tensor<Engine, Layout>& accumulators, Mma, Residue,
+      int thread, char*) {
+    constexpr int kGroups = kTokens / 8, kHalves = kRows / 128;
+    constexpr int kTilesOfAPacked = kGegluTileRows / kRows;
+    static_assert(decltype(cute::size(accumulators))::value ==
+                  4 * kHalves * kGroups);
+    const Place at(thread);
+    const int weights = cute::get<0>(tile);
+    const int output = weights / kTilesOfAPacked * 128 + at.warp * 16 +
+                       at.lane % 4 * 4 + weights % kTilesOfAPacked * 2;
+    const auto product = [&](int i) {
+      return Pack(GeluTanh(accumulators(i)) * accumulators(i + 2),
+                  GeluTanh(accumulators(i + 1)) * accumulators(i + 3));
+    };
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      std::uint32_t pairs[kHalves];
+#pragma unroll
+      for (int h = 0; h < kHalves; ++h) {
+        pairs[h] = Transpose(product(4 * (h * kGroups + g)));
+      }
+      const int token = cute::get<1>(tile) * kTokens + g * 8 + at.lane / 4;
+      if (token >= params.tokens) continue;
+      Element* to = params.y + std::int64_t{token} * params.out + output;
+      if constexpr (kHalves == 2) {
+        *reinterpret_cast<uint2*>(to) = {pairs[0], pairs[1]};
+      } else {
+        *reinterpret_cast<std::uint32_t*>(to) = pairs[0];
+      }
+    }
+  }
+
+  Params params;
+};
+
+}  // namespace piserve::kernels::weight_gemm

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+
+#include "model/kernels/weight_gemm/geglu_gemm.h"
+#include "model/kernels/weight_gemm/split_gemm.h"
+#include "tests/model/kernels/cases.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+// A GEMM of `tokens`: inputs, weights and bytes. Inputs are rare and small, as
+// GeGLU leaves them: power, and with it the clock, depends on data.
+struct Product {
+  int tokens, in, rows;
+
+  KernelCase Case(const std::string& name) const {
+    KernelCase c;
+    c.name = name + " " + std::to_string(tokens) + " x " + std::to_string(in) +
+             " to " + std::to_string(rows);
+    const double weights = 2.0 * in * rows;
+    c.bytes = weights + 2.0 * tokens * in;
+    c.flops = 2.0 * tokens * in * rows;
+    c.sets = SetsFor(weights);
+    return c;
+  }
+  std::size_t weights() const { return static_cast<std::size_t>(in) * rows; }
+};
+
+double Dot(const Bf16* x, const Bf16* w, int size) {
+  double sum = 0;
+  for (int i = 0; i < size; ++i) sum += Value(x[i]) * Value(w[i]);
+  return sum;
+}
+
+KernelCase GegluGemmCase(int tokens, int in, int out) {
+  const Product p{tokens, in, 2 * out};
+  KernelCase c = p.Case("GeGLU GEMM");
+  auto x = RandomBf16(static_cast<std::size_t>(tokens) * in, 1 / 8.0f);
+  auto w = RandomBf16(p.weights() * c.sets);
+  auto y = std::make_shared<DeviceArray<Bf16>>(
+      static_cast<std::size_t>(tokens) * out);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchGegluGemm({.x = x->data(),
+                            .w = w->data() + set * p.weights(),
+                            .y = y->data(),
+                            .tokens = tokens,
+                            .in = in,
+                            .out = out},
+                           stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = y->Get(), host_x = x->Get();
+    std::vector<Bf16> host_w(p.weights());
+    cudaMemcpy(host_w.data(), w->data(), p.weights() * sizeof(Bf16),
+               cudaMemcpyDeviceToHost);
+    for (std::size_t i = 0; i < 200; ++i) {
+      const std::size_t at = i * 7919 % got.size();
+      const Bf16* row = &host_x[at / out * in];
+      const std::size_t gate = GegluGateRow(static_cast<int>(at % out));
+      const Expected want =
+          Geglu(Dot(row, &host_w[gate * in], in),
+                Dot(row, &host_w[(gate + kGegluUpOffset) * in], in));
+      ASSERT_NEAR(Value(got[at]), want.value,
+                  0.01 * std::abs(want.value) + 0.05);
+    }
+  };
+  return c;
+}
+
+KernelCase SplitGemmCase(int tokens) {
+  constexpr int kIn = 16384, kOut = 2048, kHalf = kIn / kSplitGemmParts;
+  const Product p{tokens, kIn, kOut};
+  KernelCase c = p.Case("split GEMM");
+  auto x = RandomBf16(static_cast<std::size_t>(tokens) * kIn, 1 / 8.0f);
+  auto w = RandomBf16(p.weights() * c.sets);
+  auto parts = std::make_shared<DeviceArray<float>>(
+      static_cast<std::size_t>(kSplitGemmParts) * tokens * kOut);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchSplitGemm({.x = x->data(),
+                            .w = w->data() + set * p.weights(),
+                            .parts = parts->data(),
+                            .tokens = tokens,
+                            .in = kIn,
+                            .out = kOut},
+                           stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = parts->Get();
+    const auto host_x = x->Get();
+    std::vector<Bf16> host_w(p.weights());
+    cudaMemcpy(host_w.data(), w->data(), p.weights() * sizeof(Bf16),
+               cudaMemcpyDeviceToHost);
+    for (std::size_t i = 0; i < 200; ++i) {
+      const std::size_t at = i * 104729 % got.size();
+      const std::size_t part = at / kOut / tokens, token = at / kOut % tokens;
+      const double want = Dot(&host_x[token * kIn + part * kHalf],
+                              &host_w[at % kOut * kIn + part * kHalf], kHalf);
+      ASSERT_NEAR(got[at], want, 1e-3 * std::abs(want) + 1e-2);
+    }
+  };
+  return c;
+}
+
+}  // namespace
+
+std::vector<CaseMaker> GemmCases() {
+  std::vector<CaseMaker> cases;
+  for (const int tokens : {560, 816, 968, 6528}) {
+    cases.push_back([=] { return GegluGemmCase(tokens, 2048, 16384); });
+  }
+  for (const int tokens : {100, 200, 400, 800, 3200}) {
+    cases.push_back([=] { return GegluGemmCase(tokens, 1024, 4096); });
+  }
+  for (const int tokens : {560, 816, 968}) {
+    cases.push_back([=] { return SplitGemmCase(tokens); });
+  }
+  return cases;
+}
+
+}  // namespace piserve::kernels
