@@ -6,9 +6,12 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
+
+#include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -91,6 +94,9 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
     prefix_gate_up = Bf16({p, std::int64_t{2} * v.vlm.mlp});
   }
   prefix_act = Bf16({p, v.vlm.mlp});
+  prefix_parts =
+      Empty(at::kFloat, {kernels::kSplitGemmParts,
+                         std::min(p, kernels::kSplitGemmTokens), v.vlm.width});
 
   const std::int64_t q = rows * v.suffix_len();
   mixed = Bf16({q, v.expert.width});
@@ -100,7 +106,9 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   suffix_y = Bf16({q, v.expert.width});
   suffix_qkv = Bf16({q, QkvWidth(v.expert)});
   suffix_o = Bf16({q, std::int64_t{v.expert.heads} * v.expert.head_dim});
-  suffix_gate_up = Bf16({q, std::int64_t{2} * v.expert.mlp});
+  if (weights.expert.gate_up == GateUp::kGateFirst) {
+    suffix_gate_up = Bf16({q, std::int64_t{2} * v.expert.mlp});
+  }
   suffix_act = Bf16({q, v.expert.mlp});
   velocity = Empty(at::kFloat, {rows * v.action_horizon, v.action_dim});
   rope = RopeRows(cache_len + 1, v.vlm.head_dim, table);
@@ -110,13 +118,13 @@ void Buffers::Poison() {
   const c10::InferenceMode inference;
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (at::Tensor* t :
-       {&state,          &x,          &keys,       &values,
-        &patches,        &patch_grid, &vision_x,   &vision_h,
-        &vision_qkv,     &vision_o,   &vision_mlp, &image_tokens,
-        &prefix_x,       &prefix_h,   &prefix_qkv, &prefix_o,
-        &prefix_gate_up, &prefix_act, &suffix_x,   &suffix_h,
-        &suffix_y,       &suffix_qkv, &suffix_o,   &suffix_gate_up,
-        &suffix_act,     &velocity}) {
+       {&state,          &x,          &keys,         &values,
+        &patches,        &patch_grid, &vision_x,     &vision_h,
+        &vision_qkv,     &vision_o,   &vision_mlp,   &image_tokens,
+        &prefix_x,       &prefix_h,   &prefix_qkv,   &prefix_o,
+        &prefix_gate_up, &prefix_act, &prefix_parts, &suffix_x,
+        &suffix_h,       &suffix_y,   &suffix_qkv,   &suffix_o,
+        &suffix_gate_up, &suffix_act, &velocity}) {
     if (t->defined()) t->fill_(nan);
   }
   pixels.fill_(255);

@@ -40,6 +40,9 @@ kernels::ExpertWeights Matrices(const Variant& variant,
   const GemmaSize& size = variant.expert;
   const std::int64_t query = std::int64_t{size.heads} * size.head_dim;
   const std::int64_t key = std::int64_t{size.kv_heads} * size.head_dim;
+  const auto rows = weights.expert.gate_up == GateUp::kPacked
+                        ? kernels::GateUpRows::kPacked
+                        : kernels::GateUpRows::kSeparate;
   kernels::ExpertWeights matrices;
   for (int i = 0; i < size.depth; ++i) {
     const GemmaWeights::Layer& layer = weights.expert.layers[i];
@@ -51,7 +54,8 @@ kernels::ExpertWeights Matrices(const Variant& variant,
                           .o = Data<Bf16>(layer.o),
                           .gate = gate,
                           .up = gate + std::int64_t{size.mlp} * size.width,
-                          .down = Data<Bf16>(layer.down)};
+                          .down = Data<Bf16>(layer.down),
+                          .gate_up = rows};
   }
   if (!variant.pi05) {
     matrices.suffix_mlp_out = Data<Bf16>(weights.suffix.mix_out);

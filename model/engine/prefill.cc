@@ -5,10 +5,11 @@
 #include <cmath>
 
 #include "model/engine/stages.h"
-#include "model/kernels/geglu_gemm/geglu_gemm.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/prefix_attention.h"
+#include "model/kernels/weight_gemm/geglu_gemm.h"
+#include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -28,13 +29,17 @@ class PrefillStage {
         launcher_(launcher),
         image_tokens_(shape.cameras * context.variant.vision.tokens()),
         len_(image_tokens_ + shape.prompt_tokens),
-        tokens_(shape.rows * len_) {}
+        tokens_(shape.rows * len_),
+        down_in_parts_(
+            kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)) {}
 
   void Run(const at::Tensor& embedding);
 
  private:
   void Embed(const at::Tensor& embedding);
-  void Norm(const at::Tensor& gain);
+  // What a norm adds to prefix_x first.
+  enum class Residual { kNone, kParts };
+  void Norm(const at::Tensor& gain, Residual residual);
   void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
@@ -53,20 +58,22 @@ class PrefillStage {
   const int image_tokens_;
   const int len_;
   const int tokens_;
+  const bool down_in_parts_;  // the next layer's norm adds it to prefix_x
 };
 
 void PrefillStage::Run(const at::Tensor& embedding) {
   Embed(embedding);
   for (int i = 0; i < size_.depth; ++i) {
     const GemmaWeights::Layer& layer = weights_.layers[i];
-    Norm(layer.input_gain);
+    Norm(layer.input_gain,
+         i > 0 && down_in_parts_ ? Residual::kParts : Residual::kNone);
     if (i + 1 == size_.depth) {
       ProjectKeys(layer, i, /*heads=*/0);
       return;
     }
     ProjectKeys(layer, i, size_.heads);
     Attend(layer, i);
-    Norm(layer.post_gain);
+    Norm(layer.post_gain, Residual::kNone);
     Mlp(layer);
   }
 }
@@ -99,11 +106,17 @@ void PrefillStage::Embed(const at::Tensor& embedding) {
   });
 }
 
-void PrefillStage::Norm(const at::Tensor& gain) {
+void PrefillStage::Norm(const at::Tensor& gain, Residual residual) {
   launcher_.Run("prefix norm", [&](cudaStream_t stream) {
-    return kernels::LaunchRmsNorm(Data<Bf16>(b_.prefix_x), Data<float>(gain),
-                                  Data<Bf16>(b_.prefix_h), tokens_, size_.width,
-                                  stream);
+    return kernels::LaunchAddRmsNorm(
+        {.x = Data<Bf16>(b_.prefix_x),
+         .parts = residual == Residual::kParts ? Data<float>(b_.prefix_parts)
+                                               : nullptr,
+         .h = Data<Bf16>(b_.prefix_h),
+         .scale = {.base = Data<float>(gain)},
+         .rows = tokens_,
+         .width = size_.width},
+        stream);
   });
 }
 
@@ -198,8 +211,22 @@ void PrefillStage::GatedUp(const GemmaWeights::Layer& layer) {
   });
 }
 
+// prefix_h -> prefix_x, or prefix_parts where few tokens leave whole tiles too
+// few.
 void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
   GatedUp(layer);
+  if (down_in_parts_) {
+    launcher_.Run("prefix down", [&](cudaStream_t stream) {
+      return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),
+                                       .w = Data<Bf16>(layer.down),
+                                       .parts = Data<float>(b_.prefix_parts),
+                                       .tokens = tokens_,
+                                       .in = size_.mlp,
+                                       .out = size_.width},
+                                      stream);
+    });
+    return;
+  }
   Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), layer.down,
          b_.prefix_x, Output::kAccumulate);
 }

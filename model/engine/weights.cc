@@ -18,7 +18,7 @@
 #include "model/checkpoint/tensor_spec.h"
 #include "model/engine/step_tables.h"
 #include "model/engine/tensor_loader.h"
-#include "model/kernels/geglu_gemm/geglu_gemm.h"
+#include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -204,6 +204,9 @@ EngineWeights Packer::Pack(const std::vector<int>& step_counts,
   }
   PackGemma(variant_.vlm, std::string(checkpoint::kVlmPrefix),
             /*adaptive=*/false, /*keys_only_at_the_end=*/true, to.vlm);
+  if (kernels::GegluGemmSupports(variant_.expert.width, variant_.expert.mlp)) {
+    to.expert.gate_up = gate_up;
+  }
   PackGemma(variant_.expert, std::string(checkpoint::kExpertPrefix),
             variant_.pi05, /*keys_only_at_the_end=*/false, to.expert);
   PackSuffix(to.suffix);
