@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A work item is half the queries of one head of one image: all 256 keys at
-// once, so there is one maximum and no rescaling. Two warpgroups take 64
-// queries each: scores in registers by wgmma, softmax there, and p, never
-// leaving registers, times v. A CTA takes item after item and copies the next
-// one while it computes; head_dim 72 becomes 80 with zeros in shared memory.
-// Bound by latency at one row, by exp2 and wgmma above.
+// A work item is a head of an image, or half its queries: all 256 keys at once,
+// so there is one maximum and no rescaling. Two warpgroups take 64 queries at a
+// time: scores in registers by wgmma, softmax there, and p, never leaving
+// registers, times v. A CTA takes item after item and copies the next one while
+// it computes; a piece of zeros makes head_dim 72 a multiple of 16. Bound by
+// latency at one row, by exp2 and wgmma above.
 #include <algorithm>
 #include <cmath>
 
@@ -21,23 +21,31 @@ namespace {
 constexpr int kTokens = 256;
 constexpr int kDim = 72;
 constexpr int kPieces = kDim / 8;  // of 16 bytes
-constexpr int kPaddedPieces = 10;
-constexpr int kGroup = 128;  // threads of a warpgroup
+constexpr int kGroup = 128;        // threads of a warpgroup
 constexpr int kGroups = 2;
 constexpr int kThreads = kGroups * kGroup;
 constexpr int kGroupRows = 64;
 constexpr int kRows = kGroups * kGroupRows;
-constexpr int kItemsPerHead = kTokens / kRows;
 constexpr int kStages = 2;
 constexpr float kLog2E = 1.4426950408889634f;
 
-struct Stage {
-  alignas(128) char q[kPaddedPieces][kRows][16];
-  alignas(128) char k[kPaddedPieces][kTokens][16];
-  alignas(128) char v[kPieces][kTokens][16];
+// Pieces of kCount tokens. 16 bytes more than they need part them, so that the
+// pieces of a token lie in different banks.
+template <int kCount>
+struct Pieces {
+  static constexpr int kStride = kCount * 16 + 16;
+  alignas(16) char piece[kPieces][kStride];
 };
+
+template <int kTasks>
+struct Stage {
+  Pieces<kTasks * kRows> q;
+  Pieces<kTokens> k, v;
+};
+template <int kTasks>
 struct Shared {
-  Stage stage[kStages];
+  Stage<kTasks> stage[kStages];
+  alignas(16) char zeros[kTokens * 16];  // behind all: strides are positive
 };
 
 struct Item {
@@ -48,51 +56,45 @@ struct Item {
   long in_stride, out_stride;  // from token to token, elements
 };
 
+template <int kTasks>
 __device__ Item ItemAt(const VisionAttentionArgs& a, int index) {
-  const int half = index % kItemsPerHead,
+  constexpr int kItemsPerHead = kTokens / (kTasks * kRows);
+  const int part = index % kItemsPerHead,
             head = index / kItemsPerHead % a.heads;
   const long image = index / kItemsPerHead / a.heads;
   const long inner = static_cast<long>(a.heads) * kDim;
+  const long token = image * kTokens, first = part * kTasks * kRows;
   Item item;
   item.in_stride = 3 * inner;
   item.out_stride = inner;
-  const long token = image * kTokens;
   item.k = a.qkv + token * item.in_stride + inner + head * kDim;
   item.v = item.k + inner;
-  item.q = item.k - inner + half * kRows * item.in_stride;
-  item.out = a.out + (token + half * kRows) * inner + head * kDim;
+  item.q = item.k - inner + first * item.in_stride;
+  item.out = a.out + (token + first) * inner + head * kDim;
   return item;
 }
 
-// Starts the copy of kCount tokens. Eight lanes write 128 bytes in a row.
+// Starts the copy of kCount tokens, neighbouring lanes taking neighbouring
+// pieces.
 template <int kCount>
 __device__ void CopyTokens(const __nv_bfloat16* from, long stride,
-                           char (*to)[kCount][16]) {
+                           Pieces<kCount>& to) {
 #pragma unroll 3
   for (int i = threadIdx.x; i < kCount * kPieces; i += kThreads) {
-    const int piece = i / 8 % kPieces, row = i / (8 * kPieces) * 8 + i % 8;
-    CopyAsync16(to[piece][row], from + row * stride + piece * 8, true);
+    const int piece = i % kPieces, row = i / kPieces;
+    CopyAsync16(to.piece[piece] + row * 16, from + row * stride + piece * 8,
+                true);
   }
 }
 
 // Two groups of copies: q and k, then v.
-__device__ void CopyItem(const Item& item, Stage& stage) {
-  CopyTokens<kRows>(item.q, item.in_stride, stage.q);
-  CopyTokens<kTokens>(item.k, item.in_stride, stage.k);
+template <int kTasks>
+__device__ void CopyItem(const Item& item, Stage<kTasks>& stage) {
+  CopyTokens(item.q, item.in_stride, stage.q);
+  CopyTokens(item.k, item.in_stride, stage.k);
   CopyAsyncCommit();
-  CopyTokens<kTokens>(item.v, item.in_stride, stage.v);
+  CopyTokens(item.v, item.in_stride, stage.v);
   CopyAsyncCommit();
-}
-
-// The columns past head_dim, which no copy touches.
-__device__ void ZeroPadding(Shared& shared) {
-  for (Stage& stage : shared.stage) {
-    for (int i = threadIdx.x; i < kTokens; i += kThreads) {
-      const uint4 zero = {0, 0, 0, 0};
-      *reinterpret_cast<uint4*>(stage.k[kPieces][i]) = zero;
-      if (i < kRows) *reinterpret_cast<uint4*>(stage.q[kPieces][i]) = zero;
-    }
-  }
 }
 
 // All of this CTA's copies but the youngest kPending groups are visible to
@@ -104,16 +106,20 @@ __device__ void AwaitCopies() {
   __syncthreads();
 }
 
-__device__ void Scores(const Stage& stage, int group, float (&s)[128]) {
-  const std::uint32_t q = SharedAddress(stage.q[0][group * kGroupRows]);
-  const std::uint32_t k = SharedAddress(stage.k);
+// Of 64 queries from `q` on; the last piece is summed with zeros.
+__device__ void Scores(std::uint32_t q, int q_stride, std::uint32_t k,
+                       std::uint32_t zeros, float (&s)[128]) {
+  constexpr int kStride = Pieces<kTokens>::kStride, kLast = kPieces - 1;
   WgmmaFence();
 #pragma unroll
-  for (int piece = 0; piece < kPaddedPieces; piece += 2) {
-    Multiply64x256(s, ColumnsSummed(q + piece * kRows * 16, kRows),
-                   ColumnsSummed(k + piece * kTokens * 16, kTokens),
-                   piece != 0);
+  for (int piece = 0; piece < kLast; piece += 2) {
+    Multiply64x256(s, ColumnsSummed(q + piece * q_stride, q_stride),
+                   ColumnsSummed(k + piece * kStride, kStride), piece != 0);
   }
+  q += kLast * q_stride;
+  k += kLast * kStride;
+  Multiply64x256(s, ColumnsSummed(q, zeros - q), ColumnsSummed(k, zeros - k),
+                 true);
   WgmmaCommit();
   WgmmaWait();
 }
@@ -150,9 +156,8 @@ __device__ std::uint32_t PackPair(float a, float b) {
 }
 
 // out = p v. A fragment of two neighbouring score tiles is one of p.
-__device__ void Values(const Stage& stage, const float (&s)[128],
+__device__ void Values(std::uint32_t v, const float (&s)[128],
                        float (&out)[36]) {
-  const std::uint32_t v = SharedAddress(stage.v);
   std::uint32_t p[kTokens / 16][4];
 #pragma unroll
   for (int i = 0; i < kTokens / 4; ++i) {
@@ -161,15 +166,19 @@ __device__ void Values(const Stage& stage, const float (&s)[128],
   WgmmaFence();
 #pragma unroll
   for (int k = 0; k < kTokens / 16; ++k) {
-    Multiply64x72(out, p[k], RowsSummed(v + k * 16 * 16, kTokens), k != 0);
+    Multiply64x72(out, p[k],
+                  RowsSummed(v + k * 16 * 16, Pieces<kTokens>::kStride),
+                  k != 0);
   }
   WgmmaCommit();
   WgmmaWait();
 }
 
-__device__ void Store(const Item& item, const float (&out)[36],
+// `first`: the warpgroup's first query in the item.
+__device__ void Store(const Item& item, int first, const float (&out)[36],
                       const float (&sum)[2]) {
-  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+  const int lane = threadIdx.x % 32;
+  const int row = first + threadIdx.x % kGroup / 32 * 16 + lane / 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float total = sum[r] + __shfl_xor_sync(~0u, sum[r], 1);
@@ -185,35 +194,74 @@ __device__ void Store(const Item& item, const float (&out)[36],
   }
 }
 
+template <int kTasks>
+__device__ void Compute(const Item& item, const Stage<kTasks>& stage,
+                        const char* zeros, int group, float scale) {
+  const std::uint32_t k = SharedAddress(&stage.k), v = SharedAddress(&stage.v);
+#pragma unroll 1
+  for (int task = 0; task < kTasks; ++task) {
+    const int first = (task * kGroups + group) * kGroupRows;
+    float s[128], out[36], sum[2];
+    if (task == 0) AwaitCopies<3>();
+    Scores(SharedAddress(&stage.q) + first * 16, stage.q.kStride, k,
+           SharedAddress(zeros), s);
+    Softmax(s, scale, sum);
+    if (task == 0) AwaitCopies<2>();
+    Values(v, s, out);
+    Store(item, first, out, sum);
+  }
+}
+
+template <int kTasks>
 __global__ void __launch_bounds__(kThreads, 1)
     VisionAttentionKernel(VisionAttentionArgs a, int items, float scale) {
   extern __shared__ __align__(128) char raw[];
-  auto& shared = *reinterpret_cast<Shared*>(raw);
+  auto& shared = *reinterpret_cast<Shared<kTasks>*>(raw);
   LetNextStart();
-  ZeroPadding(shared);
+  reinterpret_cast<uint4*>(shared.zeros)[threadIdx.x] = {0, 0, 0, 0};
+  static_assert(sizeof(shared.zeros) == kThreads * sizeof(uint4));
   WaitForPrevious();
-  CopyItem(ItemAt(a, blockIdx.x), shared.stage[0]);
+  CopyItem(ItemAt<kTasks>(a, blockIdx.x), shared.stage[0]);
   // From a shuffle the compiler knows that it is one for the whole warp.
   const int group = __shfl_sync(~0u, threadIdx.x / kGroup, 0);
   for (int item = blockIdx.x, turn = 0; item < items; ++turn) {
-    const Stage& stage = shared.stage[turn % kStages];
     const int next = item + gridDim.x;
     if (next < items) {
-      CopyItem(ItemAt(a, next), shared.stage[(turn + 1) % kStages]);
+      CopyItem(ItemAt<kTasks>(a, next), shared.stage[(turn + 1) % kStages]);
     } else {
       CopyAsyncCommit();
       CopyAsyncCommit();
     }
-    float s[128], out[36], sum[2];
-    AwaitCopies<3>();
-    Scores(stage, group, s);
-    Softmax(s, scale, sum);
-    AwaitCopies<2>();
-    Values(stage, s, out);
-    Store(ItemAt(a, item), out, sum);
+    Compute(ItemAt<kTasks>(a, item), shared.stage[turn % kStages], shared.zeros,
+            group, scale);
     item = next;
     __syncthreads();  // before the stage is filled again
   }
+}
+
+// Rounds of 64 queries a warpgroup that the busiest CTA goes through.
+int Rounds(int heads, int tasks, int processors) {
+  const int items = heads * kTokens / (tasks * kRows);
+  return (items + processors - 1) / processors * tasks;
+}
+
+template <int kTasks>
+cudaError_t LaunchTasks(const VisionAttentionArgs& args, int processors,
+                        cudaStream_t stream) {
+  constexpr int kBytes = sizeof(Shared<kTasks>);
+  // Per device, hence at each launch; allowed while a stream is captured.
+  const cudaError_t error =
+      cudaFuncSetAttribute(VisionAttentionKernel<kTasks>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (error != cudaSuccess) return error;
+  const int items = args.images * args.heads * kTokens / (kTasks * kRows);
+  LaunchShape shape;
+  shape.grid = dim3(std::min(items, processors));
+  shape.threads = kThreads;
+  shape.shared_bytes = kBytes;
+  const float scale = kLog2E / std::sqrt(static_cast<float>(kDim));
+  return Launch(VisionAttentionKernel<kTasks>, shape, stream, args, items,
+                scale);
 }
 
 }  // namespace
@@ -236,22 +284,12 @@ cudaError_t LaunchVisionAttention(const VisionAttentionArgs& args,
       e != cudaSuccess) {
     return e;
   }
-  // Per device, hence at each launch; allowed while a stream is captured.
-  if (cudaError_t e = cudaFuncSetAttribute(
-          vision::VisionAttentionKernel,
-          cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(vision::Shared));
-      e != cudaSuccess) {
-    return e;
-  }
-  const int items = args.images * args.heads * vision::kItemsPerHead;
-  LaunchShape shape;
-  shape.grid = dim3(std::min(items, processors));
-  shape.threads = vision::kThreads;
-  shape.shared_bytes = sizeof(vision::Shared);
-  const float scale =
-      vision::kLog2E / std::sqrt(static_cast<float>(vision::kDim));
-  return Launch(vision::VisionAttentionKernel, shape, stream, args, items,
-                scale);
+  // With two tasks keys and values of a head are copied once.
+  const int heads = args.images * args.heads;
+  return vision::Rounds(heads, 2, processors) <=
+                 vision::Rounds(heads, 1, processors)
+             ? vision::LaunchTasks<2>(args, processors, stream)
+             : vision::LaunchTasks<1>(args, processors, stream);
 }
 
 }  // namespace piserve::kernels

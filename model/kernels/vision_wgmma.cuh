@@ -4,21 +4,23 @@
 #include <cstdint>
 
 // The two warpgroup MMAs of vision's attention. Operands in shared memory are
-// core matrices of 8 rows by 16 bytes without a swizzle, the ones of 8 columns
-// one below another: piece p of row r lies at (p * rows + r) * 16 bytes.
-// Source: PTX ISA 9.0, 9.7.15.
+// core matrices of 8 rows by 16 bytes without a swizzle: a piece is 8 columns,
+// row after row, pieces lie `stride` bytes apart. Source: PTX ISA 9.0, 9.7.15.
 namespace piserve::kernels::vision {
 
-// Of 16 columns from `address` on, `rows` being those of the whole matrix;
-// whether its rows or its columns are summed over, the strides are the same two
-// in the other order.
-__device__ inline std::uint64_t ColumnsSummed(std::uint32_t address, int rows) {
-  return static_cast<std::uint64_t>(address >> 4) |
-         static_cast<std::uint64_t>(rows) << 16 | std::uint64_t{128 >> 4} << 32;
+constexpr std::uint64_t kCoreMatrix = 8 * 16;  // bytes
+
+// Rows from `address` on of a piece, with the next one, if columns are summed
+// over; 16 rows of a piece and those after it if rows are.
+__device__ inline std::uint64_t ColumnsSummed(std::uint32_t address,
+                                              std::uint32_t stride) {
+  return address >> 4 | static_cast<std::uint64_t>(stride >> 4) << 16 |
+         kCoreMatrix >> 4 << 32;
 }
-__device__ inline std::uint64_t RowsSummed(std::uint32_t address, int rows) {
-  return static_cast<std::uint64_t>(address >> 4) |
-         std::uint64_t{128 >> 4} << 16 | static_cast<std::uint64_t>(rows) << 32;
+__device__ inline std::uint64_t RowsSummed(std::uint32_t address,
+                                           std::uint32_t stride) {
+  return address >> 4 | kCoreMatrix >> 4 << 16 |
+         static_cast<std::uint64_t>(stride >> 4) << 32;
 }
 
 // c = a b (+ c), 64 x 256 x 16: rows of a times rows of b.
