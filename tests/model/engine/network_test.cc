@@ -181,16 +181,21 @@ TEST_P(NetworkTest, AGraphComputesWhatItsKernelsDo) {
 // As far apart as a row is across sizes.
 TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
   const at::Tensor all = ActionsWith({});
-  for (bool Optimisations::*field :
-       {&Optimisations::graphs, &Optimisations::dependent_launch,
-        &Optimisations::compaction, &Optimisations::state_once,
-        &Optimisations::timed_gemms, &Optimisations::own_attention,
-        &Optimisations::fused_geglu, &Optimisations::persistent_denoising}) {
+  const std::pair<const char*, bool Optimisations::*> fields[] = {
+      {"graphs", &Optimisations::graphs},
+      {"dependent_launch", &Optimisations::dependent_launch},
+      {"compaction", &Optimisations::compaction},
+      {"state_once", &Optimisations::state_once},
+      {"timed_gemms", &Optimisations::timed_gemms},
+      {"own_attention", &Optimisations::own_attention},
+      {"fused_geglu", &Optimisations::fused_geglu},
+      {"persistent_denoising", &Optimisations::persistent_denoising}};
+  for (const auto& [name, field] : fields) {
     Optimisations optimisations;
     optimisations.*field = false;
     const Distance distance = DistanceOf(all, ActionsWith(optimisations));
-    EXPECT_LT(distance.max, 3.4e-2);
-    EXPECT_LT(distance.mean, 6.5e-3);
+    EXPECT_LT(distance.max, 3.4e-2) << name;
+    EXPECT_LT(distance.mean, 6.5e-3) << name;
   }
 }
 
