@@ -79,6 +79,7 @@ class NetworkTest : public testing::TestWithParam<std::string> {
                    .prompt_tokens = 3 + i,
                    .seed = std::uint64_t(20 + i)});
     }
+    Warm(wave.Shape(kSteps));  // what times GEMMs adds to their outputs
     Run(wave, wave.Shape(kSteps), network_->execution());
     return wave.Actions(1);
   }
