@@ -94,14 +94,24 @@ __device__ inline void BarrierWaitForCluster(std::uint64_t* barrier,
       : "memory");
 }
 
-// The two halves of ClusterSync.
-__device__ inline void ClusterArrive() {
+// All of the cluster's barriers may be used afterwards, each initialised by a
+// thread that then fenced it and synchronised with its CTA.
+__device__ inline void ClusterSyncBarriers() {
   __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+  asm volatile(
+      "barrier.cluster.arrive.relaxed.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;\n" ::
+          : "memory");
 }
-__device__ inline void ClusterWait() {
+
+// The two halves of ClusterLeave.
+__device__ inline void ClusterArriveToLeave() {
   __syncwarp();
-  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory");
+}
+__device__ inline void ClusterWaitToLeave() {
+  __syncwarp();
+  asm volatile("barrier.cluster.wait.aligned;\n" ::: "memory");
 }
 
 // Copies the box at these coordinates; `full` counts its bytes.

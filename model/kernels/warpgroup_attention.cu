@@ -47,8 +47,8 @@ __device__ void RunProducer(const Params& p, const Work& w, Shared& shared) {
   if (threadIdx.x == 0) Produce<kPeers>(p, w, shared);
   if (threadIdx.x >= 32) CleanLastValues(w, shared);
   if (gridDim.x == 1) return;
-  ClusterSync();
-  if (kPeers == 1) ClusterLeave();
+  if (kPeers == 1) ClusterSync();  // the consumers' partial results
+  ClusterLeave();
 }
 
 template <int kPeers>
@@ -57,11 +57,11 @@ __device__ void RunConsumers(const Params& p, const Work& w, Shared& shared) {
   Consumer c;
   Consume<kPeers>(p, w, shared, c);
   if (kPeers > 1) {
-    // A peer may leave once this CTA has used its copies and released, and it
-    // copies nothing more to here then.
-    ClusterArrive();
+    // All copies to this CTA have landed, and a peer's producer has waited for
+    // every release it got: from here on this CTA and its peers are apart.
+    ClusterArriveToLeave();
     StoreResult(p, w, shared, c);
-    ClusterWait();
+    ClusterWaitToLeave();
   } else if (gridDim.x == 1) {
     StoreResult(p, w, shared, c);
   } else {
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     InitBarriers<kPeers>(shared);
   }
   __syncthreads();
-  if (kPeers > 1) ClusterSync();
+  if (kPeers > 1) ClusterSyncBarriers();
   WaitForPrevious();
   const Work w = WorkOf<kPeers>(p);
   if (FirstQuery<kPeers>(p, 0) >= w.needed) {

@@ -175,10 +175,22 @@ __device__ inline void Pack(const float (&s)[32],
   }
 }
 
-// One arrival a warp, here and at each peer that fills this place.
+// Waits for the next tile and tells its slot.
+__device__ inline int Take(Shared& shared, Place& place) {
+  BarrierWait(&shared.full[place.slot], place.parity);
+  const int slot = place.slot;
+  place.Next();
+  return slot;
+}
+
+// Frees the place of the `index`-th tile taken, of `count` in all; one arrival
+// a warp, here and at each peer that fills it. None where nobody waits for it:
+// so none is on its way when a peer leaves.
 template <int kPeers>
-__device__ void Release(Shared& shared, int slot, int lane) {
+__device__ void Release(Shared& shared, int slot, int index, int count,
+                        int lane) {
   __syncwarp();
+  if (index + kSlots >= count) return;
   if constexpr (kPeers == 1) {
     if (lane == 0) BarrierArrive(&shared.empty[slot]);
   } else {
@@ -193,23 +205,15 @@ __device__ inline std::uint64_t ValuesTile(const Shared& shared, int slot) {
   return ColumnsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes, kKeys);
 }
 
-// Waits for the next tile and tells its slot.
-__device__ inline int Take(Shared& shared, Place& place) {
-  BarrierWait(&shared.full[place.slot], place.parity);
-  const int slot = place.slot;
-  place.Next();
-  return slot;
-}
-
 // The part of a warpgroup none of whose queries matter.
 template <int kPeers>
 __device__ void Drain(const Work& w, Shared& shared, const Consumer& c) {
-  const int tiles = w.Tiles();
+  const int count = 2 * w.Tiles();
   Place place;
-  for (int i = 0; i < 2 * tiles - 1; ++i) {
-    Release<kPeers>(shared, Take(shared, place), c.lane);
+  for (int i = 0; i < count - 1; ++i) {
+    Release<kPeers>(shared, Take(shared, place), i, count, c.lane);
   }
-  if (tiles > 0) BarrierWait(&shared.clean_last, 0);
+  if (count > 0) BarrierWait(&shared.clean_last, 0);
 }
 
 // A wait for wgmma depends on no register, and ptxas moves it up to the last
@@ -249,7 +253,7 @@ __device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
   turns.Give(0);
   WgmmaWait();
   HoldRegisters(s);
-  Release<kPeers>(shared, keys, c.lane);
+  Release<kPeers>(shared, keys, 0, 2 * tiles, c.lane);
   Softmax(c, s, p.scale, w.begin, factor);
   Pack(s, weights);
   for (int tile = 1; tile < tiles; ++tile) {
@@ -261,13 +265,13 @@ __device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
     turns.Give(tile);
     WgmmaWaitAllButLast();
     HoldRegisters(s);
-    Release<kPeers>(shared, keys, c.lane);
+    Release<kPeers>(shared, keys, 2 * tile - 1, 2 * tiles, c.lane);
     Softmax(c, s, p.scale, w.begin + tile * kKeys, factor);
     HoldRegisters(s);
     BranchOn(c.sum[0] + c.sum[1]);
     WgmmaWait();
     HoldRegisters(c.out);
-    Release<kPeers>(shared, values, c.lane);
+    Release<kPeers>(shared, values, 2 * tile, 2 * tiles, c.lane);
     Rescale(c, factor);
     Pack(s, weights);
   }
