@@ -70,12 +70,15 @@ __device__ inline void BarrierArriveExpecting(std::uint64_t* barrier,
                : "memory");
 }
 
-// Arrives on CTA `rank`'s barrier at this address.
-__device__ inline void BarrierArriveAt(std::uint64_t* barrier, int rank) {
+// Arrives on CTA `rank`'s barrier at this address. Orders nothing: a release at
+// cluster scope would fence the whole device. For places in shared memory whose
+// last reads wgmma has completed.
+__device__ inline void BarrierArriveAfterReads(std::uint64_t* barrier,
+                                               int rank) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [remote];\n"
       "}\n" ::"r"(SharedAddress(barrier)),
       "r"(rank)
       : "memory");

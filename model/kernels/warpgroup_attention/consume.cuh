@@ -194,7 +194,7 @@ __device__ void Release(Shared& shared, int slot, int index, int count,
   if constexpr (kPeers == 1) {
     if (lane == 0) BarrierArrive(&shared.empty[slot]);
   } else {
-    if (lane < kPeers) BarrierArriveAt(&shared.empty[slot], lane);
+    if (lane < kPeers) BarrierArriveAfterReads(&shared.empty[slot], lane);
   }
 }
 
