@@ -97,24 +97,15 @@ __device__ inline void BarrierWaitForCluster(std::uint64_t* barrier,
       : "memory");
 }
 
-// All of the cluster's barriers may be used afterwards, each initialised by a
-// thread that then fenced it and synchronised with its CTA.
-__device__ inline void ClusterSyncBarriers() {
-  __syncwarp();
-  asm volatile(
-      "barrier.cluster.arrive.relaxed.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;\n" ::
-          : "memory");
-}
-
-// The two halves of ClusterLeave.
-__device__ inline void ClusterArriveToLeave() {
+// The two halves of a barrier of the cluster. Orders nothing but what
+// FenceBarrierInit fenced.
+__device__ inline void ClusterArriveRelaxed() {
   __syncwarp();
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory");
 }
-__device__ inline void ClusterWaitToLeave() {
+__device__ inline void ClusterWait() {
   __syncwarp();
-  asm volatile("barrier.cluster.wait.aligned;\n" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
 
 // Copies the box at these coordinates; `full` counts its bytes.

@@ -59,9 +59,9 @@ __device__ void RunConsumers(const Params& p, const Work& w, Shared& shared) {
   if (kPeers > 1) {
     // All copies to this CTA have landed, and a peer's producer has waited for
     // every release it got: from here on this CTA and its peers are apart.
-    ClusterArriveToLeave();
+    ClusterArriveRelaxed();
     StoreResult(p, w, shared, c);
-    ClusterWaitToLeave();
+    ClusterWait();
   } else if (gridDim.x == 1) {
     StoreResult(p, w, shared, c);
   } else {
@@ -88,9 +88,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     InitBarriers<kPeers>(shared);
   }
   __syncthreads();
-  if (kPeers > 1) ClusterSyncBarriers();
+  if (kPeers > 1) ClusterArriveRelaxed();
   WaitForPrevious();
   const Work w = WorkOf<kPeers>(p);
+  if (kPeers > 1) ClusterWait();  // all peers' barriers are there
   if (FirstQuery<kPeers>(p, 0) >= w.needed) {
     if (kPeers > 1 || blockIdx.x == 0) StoreZeros(p, w);
     return;  // as does the whole cluster
