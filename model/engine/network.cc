@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/engine/cuda_status.h"
 #include "model/engine/graph_edges.h"
+#include "model/engine/memory_need.h"
 #include "model/kernels/wave.h"
 
 namespace piserve::engine {
@@ -33,20 +35,51 @@ std::string GigaBytes(double bytes) {
   return absl::StrCat(std::round(bytes / 1e7) / 100, " GB");
 }
 
-absl::Status OutOfMemory(const GraphSizes& sizes, const char* what) {
+// What torch takes in blocks of its own size, graphs, and kernels that are
+// loaded when they first run.
+constexpr double kSpareBytes = 0.5e9;
+
+// The most rows whose buffers fit into `bytes`; 0: none.
+int MostRows(const GraphSizes& sizes, const MemoryNeed& need, double bytes) {
+  int most = 0;
+  for (std::size_t i = 1; i <= sizes.batch_sizes.size(); ++i) {
+    GraphSizes fewer = sizes;
+    fewer.batch_sizes.resize(i);
+    if (need.Bytes(CapacityOf(fewer)) + kSpareBytes > bytes) break;
+    most = fewer.batch_sizes.back();
+  }
+  return most;
+}
+
+// Buffers did not fit: says what was asked, what there is and what would fit.
+absl::Status OutOfMemory(const Variant& variant, const EngineWeights& weights,
+                         const GraphSizes& sizes, RopeTable rope) {
+  c10::cuda::CUDACachingAllocator::emptyCache();
   std::size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);
-  const int most = sizes.batch_sizes.back();
+  const auto need = MemoryNeed::Measure(variant, weights, rope);
+  const int most = need.ok() ? MostRows(sizes, *need, free) : 0;
+  const std::string asked =
+      need.ok()
+          ? absl::StrCat(" take ", GigaBytes(need->Bytes(CapacityOf(sizes))))
+          : " do not fit";
   return absl::FailedPreconditionError(absl::StrCat(
-      "batch_sizes: activations and caches of ", most,
-      " rows do not fit: ", GigaBytes(free), " of ", GigaBytes(total),
-      " are left; want at most ", std::max(most / 2, 1), " rows (", what, ")"));
+      "batch_sizes: got ", sizes.batch_sizes.back(),
+      ", whose activations and caches", asked, "; ", GigaBytes(free), " of ",
+      GigaBytes(total), " are left; want ",
+      most > 0 ? absl::StrCat("at most ", most)
+               : absl::StrCat("more memory: not even ",
+                              sizes.batch_sizes.front(), " fits")));
 }
 
 template <typename F>
 absl::Status Guarded(const char* what, F f) {
   try {
     return f();
+  } catch (const c10::OutOfMemoryError& e) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(what, ": does not fit into the device's memory: ",
+                     e.what_without_backtrace()));
   } catch (const std::exception& e) {
     return absl::InternalError(absl::StrCat(what, ": ", e.what()));
   }
@@ -82,8 +115,9 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
     network->buffers_ = std::make_unique<Buffers>(
         network->variant_, network->weights_, CapacityOf(network->sizes_),
         network->options_.rope);
-  } catch (const c10::OutOfMemoryError& e) {
-    return OutOfMemory(network->sizes_, e.what_without_backtrace());
+  } catch (const c10::OutOfMemoryError&) {
+    return OutOfMemory(network->variant_, network->weights_, network->sizes_,
+                       network->options_.rope);
   } catch (const std::exception& e) {
     return absl::InternalError(absl::StrCat("taking memory: ", e.what()));
   }

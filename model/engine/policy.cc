@@ -154,6 +154,10 @@ absl::StatusOr<std::unique_ptr<EnginePolicy>> EnginePolicy::Create(
     if (!ready.ok()) return ready.status();
     return std::unique_ptr<EnginePolicy>(
         new EnginePolicy(std::make_unique<Impl>(*std::move(ready), options)));
+  } catch (const c10::OutOfMemoryError& e) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the engine does not fit into the device's memory: ",
+                     e.what_without_backtrace()));
   } catch (const std::exception& e) {
     return absl::InternalError(absl::StrCat("starting the engine: ", e.what()));
   }

@@ -34,6 +34,7 @@ __nv_bfloat16* Bf16Data(const at::Tensor& tensor) {
 // Names the tensor that memory did not suffice for.
 template <typename Make>
 at::Tensor TensorLoader::Guard(const std::string& name, Make make) {
+  last_ = name;
   if (!status_.ok()) return {};
   try {
     return make();

@@ -27,6 +27,8 @@ class TensorLoader {
   at::Tensor Outer(const std::string& name);
 
   const absl::Status& status() const { return status_; }
+  // The tensor that was asked for last.
+  const std::string& last() const { return last_; }
 
  private:
   template <typename Make>
@@ -34,6 +36,7 @@ class TensorLoader {
   at::Tensor Copied(const std::string& name);
 
   const checkpoint::Weights& weights_;
+  std::string last_;
   absl::Status status_;
 };
 

@@ -55,6 +55,7 @@ class Packer {
 
   EngineWeights Pack(const std::vector<int>& step_counts, GateUp gate_up);
   const absl::Status& status() const { return load_.status(); }
+  const std::string& last() const { return load_.last(); }
 
  private:
   void PackVision(VisionWeights& to);
@@ -226,7 +227,7 @@ absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
     return packed;
   } catch (const c10::OutOfMemoryError& e) {
     return absl::FailedPreconditionError(
-        absl::StrCat("weights do not fit into the device's memory: ",
+        absl::StrCat(packer.last(), ": does not fit into the device's memory: ",
                      e.what_without_backtrace()));
   } catch (const std::exception& e) {
     if (!packer.status().ok()) return packer.status();
