@@ -72,7 +72,7 @@ bundle: export PISERVE_CUDA = 1
 bundle: setup  ## CUDA build for a GPU machine, as build/piserve.tar.xz
 	@$(call build,cuda,--target policy_server policy_cli policy_load model_bench \
 	  kernel_benchmark kernels_test expert_test engine_network_test \
-	  engine_accuracy_test)
+	  engine_accuracy_test engine_fault_test)
 	@deploy/bundle/make.sh build/cuda build/piserve
 
 format:  ## Lay out C++ by .clang-format and Python by ruff
