@@ -73,7 +73,7 @@ __device__ inline void StorePartial(Shared& shared, const Consumer& c) {
 
 // A row of the cluster's parts, merged in rank order by kRowLanes threads.
 // Loads from other CTAs take long, so many are on their way at once.
-constexpr int kRowLanes = 8, kBatch = 4;
+inline constexpr int kRowLanes = 8, kBatch = 4;
 
 template <int kSplits>
 __device__ void MergeRow(Shared& shared, int row, int lane,
