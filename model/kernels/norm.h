@@ -10,8 +10,8 @@ namespace piserve::kernels {
 
 // Normalisation over the last dimension of [rows, width] bf16. Statistics and
 // affine in FP32, one rounding at the end. width is a multiple of 8, at most
-// 8192; pointers 16-byte aligned. `out` may be `x`. One block a row: bound by
-// latency below a few hundred rows, by HBM above.
+// 8192; pointers 16-byte aligned. `out` may be `x`. Bound by latency below a
+// few hundred rows, by HBM above.
 
 // y = (x - mean) * rsqrt(var + 1e-6) * weight + bias, biased variance.
 // Source: openpi transformers_replace/models/siglip/modeling_siglip.py.

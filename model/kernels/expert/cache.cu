@@ -34,26 +34,44 @@ __device__ uint4 ValuePacket(const __nv_bfloat16* row, int column8) {
   return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-// Eight keys by four packets a warp: whole sectors both ways.
+// A tile's keys or values as the engine keeps them. A row more than 256
+// elements apart, so that eight keys lie in different banks.
+struct Rows {
+  uint4 piece[kTileKeys][kHeadDim / 8 + 1];
+};
+
+// Zeros past the prefix.
+__device__ void LoadRows(const __nv_bfloat16* from, int tile, int prefix,
+                         Rows& rows) {
+  for (int i = threadIdx.x; i < kTileKeys * kHeadDim / 8;
+       i += kArrangeThreads) {
+    const int key = i / (kHeadDim / 8), piece = i % (kHeadDim / 8);
+    const long position = tile * kTileKeys + key;
+    rows.piece[key][piece] =
+        position < prefix
+            ? reinterpret_cast<const uint4*>(from + position * kHeadDim)[piece]
+            : make_uint4(0, 0, 0, 0);
+  }
+}
+
+// Eight keys by four packets a warp: whole sectors.
 __device__ void ArrangeTile(const ExpertArgs& a, int layer, int tile,
                             bool values) {
+  __shared__ Rows rows;
   const int prefix = a.call->prefix;
   if (!TileIsLive(tile, prefix)) return;
-  const __nv_bfloat16* from =
-      (values ? a.cache_v : a.cache_k) + layer * a.cache_stride;
+  LoadRows((values ? a.cache_v : a.cache_k) + layer * a.cache_stride, tile,
+           prefix, rows);
+  __syncthreads();
   char* to = static_cast<char*>(a.workspace) +
              (layer * kTiles + tile) * static_cast<long>(kTileBytes) +
              (values ? kTileValues : 0);
   for (int i = threadIdx.x; i < 32 * kTileKeys; i += kArrangeThreads) {
     const int key = (i & 7) + 8 * ((i >> 5) & 7);
     const int column8 = ((i >> 3) & 3) + 4 * (i >> 8);
-    const int position = tile * kTileKeys + key;
-    uint4 packet = make_uint4(0, 0, 0, 0);
-    if (position < prefix) {
-      const __nv_bfloat16* row = from + static_cast<long>(position) * kHeadDim;
-      packet = values ? ValuePacket(row, column8) : KeyPacket(row, column8);
-    }
-    *reinterpret_cast<uint4*>(to + TileAt(column8, key)) = packet;
+    const auto* row = reinterpret_cast<const __nv_bfloat16*>(rows.piece[key]);
+    *reinterpret_cast<uint4*>(to + TileAt(column8, key)) =
+        values ? ValuePacket(row, column8) : KeyPacket(row, column8);
   }
 }
 

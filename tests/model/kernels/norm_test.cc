@@ -17,9 +17,9 @@ struct Size {
 // Every width and row count of the variants: expert, VLM, SigLIP, tiny ones;
 // and one that needs several runs a thread.
 std::vector<Size> Sizes() {
-  return {{1, 1024},   {50, 1024},  {51, 1024},  {3200, 1024},
-          {816, 2048}, {968, 2048}, {768, 1152}, {11, 64},
-          {304, 128},  {768, 72},   {33, 8192},  {5, 4304}};
+  return {{1, 1024},    {50, 1024},  {51, 1024},  {512, 1024}, {513, 2048},
+          {3200, 1024}, {816, 2048}, {968, 2048}, {768, 1152}, {11, 64},
+          {304, 128},   {768, 72},   {33, 8192},  {5, 4304}};
 }
 
 enum class Kind { kLayer, kRms, kAdaRms };
