@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Runs what a bundle holds on a machine with an NVIDIA GPU, libtorch and CUDA,
-# and prints a summary: run.sh [tests] [bench] [serve]; all three by default.
-# One program of its own: run.sh -- bin/model_bench --help.
+# and prints a summary: run.sh [tests] [sanitize] [bench] [serve]; all but
+# sanitize by default. One program of its own: run.sh -- bin/model_bench --help.
 #
-#   TORCH_LIB  libtorch's lib folder; default: that of python3's torch
-#   RESULTS    folder for JSON files and logs; default: results
+#   TORCH_LIB         libtorch's lib folder; default: that of python3's torch
+#   RESULTS           folder for JSON files and logs; default: results
+#   SANITIZE_SECONDS  for each program under each sanitizer; default: 300
 set -uo pipefail
 cd "$(dirname "$0")" || exit 2
 readonly results=${RESULTS:-results}
@@ -41,53 +42,121 @@ step() {
 
 tests() {
   for program in kernels_test expert_test engine_network_test \
-                 engine_accuracy_test; do
+                 engine_accuracy_test engine_fault_test; do
     step $program 300 "bin/$program" --gtest_brief=1
   done
 }
 
+# One program under one tool of compute-sanitizer; its line of the summary goes
+# to a file, since it runs beside others.
+sanitized() {
+  local name=$1 tool=$2 program=$3 start=$SECONDS verdict=ok code
+  timeout "${SANITIZE_SECONDS:-300}" "$sanitizer" --tool "$tool" \
+    --error-exitcode 86 "bin/$program" --gtest_brief=1 >"$results/$name.log" 2>&1
+  code=$?
+  [ $code = 0 ] || verdict=FAILED
+  [ $code = 124 ] && verdict=LATE
+  printf '%-24s %-7s %4d s  %s\n' "$name" $verdict $((SECONDS - start)) \
+    "$(grep -o "[A-Z]* SUMMARY.*" "$results/$name.log" | tail -n 1)" >"$results/$name.line"
+  return $code
+}
+
+sanitize() {
+  local sanitizer name pids=() names=()
+  sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer) || {
+    printf '\n!!! SKIPPED: compute-sanitizer is not installed here\n'
+    summary+=('sanitize                 SKIPPED: no compute-sanitizer')
+    return
+  }
+  printf '\n=== sanitize\n'
+  for tool in memcheck racecheck initcheck synccheck; do
+    for program in kernels_test expert_test; do
+      name=${tool}_$program
+      sanitized "$name" $tool $program &
+      pids+=($!)
+      names+=("$name")
+    done
+  done
+  for i in "${!pids[@]}"; do
+    wait "${pids[$i]}" || failed=1
+    tail -n 3 "$results/${names[$i]}.log"
+    summary+=("$(cat "$results/${names[$i]}.line")")
+  done
+}
+
 bench() {
-  step pi0 120 bin/model_bench --batch_sizes=1 --cameras=3,2 --calls=1000 \
+  local LINES_SHOWN=24
+  step pi0 240 bin/model_bench --batch_sizes=1 --calls=10000 \
     --json="$results/pi0.json" --trace="$results/pi0_trace.json"
-  step pi0_batched 120 bin/model_bench --batch_sizes=8,64 \
+  step pi0_two_cameras 60 bin/model_bench --batch_sizes=1 --cameras=2 \
+    --calls=1000 --json="$results/pi0_two_cameras.json"
+  # 788 tokens of prefix, 10 actions.
+  step pi0_788 60 bin/model_bench --batch_sizes=1 --horizon=10 \
+    --prompt_tokens=20 --calls=1000 --json="$results/pi0_788.json"
+  step pi0_steps 60 bin/model_bench --batch_sizes=1 --steps=10,5,3,2 \
+    --json="$results/pi0_steps.json"
+  step pi0_batched 120 bin/model_bench --batch_sizes=1,8,64 --stages_alone \
     --json="$results/pi0_batched.json"
+  step pi0_ladder 120 bin/model_bench --ladder --json="$results/pi0_ladder.json"
   step pi05 120 bin/model_bench --variant=pi05 --seed=4 --batch_sizes=1 \
     --prompt_tokens=200,60 --json="$results/pi05.json"
 }
 
-# The server by its configuration, and robots that ask it.
-serve() {
-  local start=$SECONDS
+milliseconds() { echo $(($(date +%s%N) / 1000000)); }
+
+# start_server WHICH: returns once it is ready, with a line of the summary.
+start_server() {
+  local start memory
+  start=$(milliseconds)
   bin/policy_server --config=deploy/config/pi0_engine.textproto \
-    >"$results/server.log" 2>&1 &
+    >"$results/server_$1.log" 2>&1 &
   server=$!
   trap 'kill "$server" 2>/dev/null' EXIT
   until bin/policy_cli health >"$results/health.log" 2>&1; do
-    if ! kill -0 $server 2>/dev/null || [ $((SECONDS - start)) -gt 300 ]; then
-      tail -n 5 "$results/server.log"
+    if ! kill -0 $server 2>/dev/null ||
+       [ $(($(milliseconds) - start)) -gt 300000 ]; then
+      tail -n 5 "$results/server_$1.log"
       failed=1
-      summary+=('policy_server            FAILED')
-      return
+      summary+=("$(printf '%-24s FAILED' "server, $1")")
+      return 1
     fi
-    sleep 0.5
+    sleep 0.1
   done
-  summary+=("$(printf '%-24s ready   %4d s' policy_server $((SECONDS - start)))")
+  memory=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader | head -n 1)
+  summary+=("$(printf '%-24s ready   %6d ms, %s of the device' "server, $1" \
+    $(($(milliseconds) - start)) "$memory")")
+}
+
+stop_server() {
+  local code
+  kill -TERM $server
+  wait $server
+  code=$?
+  [ $code = 0 ] || failed=1
+  summary+=("$(printf '%-24s exit %s' server $code)")
+  trap - EXIT
+}
+
+# The server by its configuration, started without and with a plan, and robots
+# that ask it.
+serve() {
+  rm -f deploy/config/pi0_engine.plan
+  start_server new_plan || return
+  stop_server
+  start_server saved_plan || return
   for robots in 1 8 32 64; do
     LINES_SHOWN=30 step "load_$robots" 60 bin/policy_load --robots=$robots \
       --rate="${RATE:-2}" --duration="${DURATION:-5s}" \
       --json="$results/load_$robots.json"
   done
-  kill -TERM $server
-  wait $server
-  summary+=("$(printf '%-24s exit %s' policy_server $?)")
-  trap - EXIT
+  stop_server
 }
 
 [ $# = 0 ] && set -- tests bench serve
 for part in "$@"; do
   case $part in
-    tests | bench | serve) $part ;;
-    *) echo "usage: $0 [tests] [bench] [serve]" >&2; exit 2 ;;
+    tests | sanitize | bench | serve) $part ;;
+    *) echo "usage: $0 [tests] [sanitize] [bench] [serve]" >&2; exit 2 ;;
   esac
 done
 printf '\n=== summary\n'
