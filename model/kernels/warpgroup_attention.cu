@@ -112,6 +112,15 @@ struct Plan {
 
 int Waves(int ctas, int resident) { return (ctas + resident - 1) / resident; }
 
+// How many CTAs fetch for each other. An odd tile's peer has no queries of its
+// own: nobody, where that would cost a wave or there is no other tile.
+int PeersOf(int whole, int rows) {
+  const int paired =
+      (whole + kPeersOfWhole - 1) / kPeersOfWhole * kPeersOfWhole;
+  const bool dear = Waves(paired * rows, 132) > Waves(whole * rows, 132);
+  return whole == 1 || dear ? 1 : kPeersOfWhole;
+}
+
 // The shortest makespan, counted in tiles of keys: waves of CTAs times a CTA's
 // tiles and what it costs besides. The rows' tiles are alike, so that a row's
 // bits do not depend on its place.
@@ -122,8 +131,7 @@ Plan PlanFor(int tiles, int rows, int keys) {
   int best_cost = 1 << 30;
   // Peers share a batch row, so an odd tile is left over only at its end.
   for (int whole = tiles; whole >= 0; whole = (whole - 1) / 2 * 2) {
-    const int paired = (whole + 1) / 2 * 2;
-    const int first = Waves(paired * rows, 132) * whole_cost;
+    const int first = Waves(whole * rows, 132) * whole_cost;
     for (const int splits : {1, 2, 3, 4, 6, 8}) {
       if ((whole == tiles) != (splits == 1)) continue;
       const int part = (keys + splits * kKeys - 1) / (splits * kKeys);
@@ -206,7 +214,9 @@ cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
   const int tiles = (args.tokens * args.heads + kRows - 1) / kRows;
   const Plan plan = PlanFor(tiles, args.rows, args.cache_len);
   if (plan.whole > 0) {
-    error = LaunchTiles<kPeersOfWhole>(p, plan.whole, 1, stream);
+    error = PeersOf(plan.whole, args.rows) == 1
+                ? LaunchTiles<1>(p, plan.whole, 1, stream)
+                : LaunchTiles<kPeersOfWhole>(p, plan.whole, 1, stream);
   }
   if (error != cudaSuccess || plan.whole == tiles) return error;
   p.first_tile = plan.whole;
