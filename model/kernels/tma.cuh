@@ -13,6 +13,10 @@
 // barriers they complete on, and those barriers within a cluster.
 namespace piserve::kernels {
 
+// How a box's rows lie in shared memory: one after another, or, 64 elements
+// long, with the 16-byte pieces of row r permuted by piece ^ (r % 8).
+enum class Swizzle { kNone, k128Bytes };
+
 // A tensor as a kernel's copies see it, dimension 0 contiguous. What a box has
 // beyond the tensor reads as zeros.
 struct BoxedTensor {
@@ -22,12 +26,12 @@ struct BoxedTensor {
   int rank = 0;
   std::uint64_t size[kMaxRank] = {};
   std::uint64_t stride_bytes[kMaxRank - 1] = {};  // of dimensions 1 ..
-  std::uint32_t box[kMaxRank] = {};               // box[0] is 64
+  std::uint32_t box[kMaxRank] = {};
+  Swizzle swizzle = Swizzle::k128Bytes;
 };
 
-// The map for boxes with 128-byte swizzling: rows of 64 elements in the order
-// of the box's dimensions, the 16-byte pieces of row r permuted by piece ^ (r %
-// 8). Made on the host; part of a kernel's parameters.
+// The map for boxes of which the rows lie in the order of the box's dimensions.
+// Made on the host; part of a kernel's parameters.
 inline cudaError_t EncodeTensorMap(const BoxedTensor& tensor,
                                    CUtensorMap* map) {
   void* entry = nullptr;
@@ -41,7 +45,9 @@ inline cudaError_t EncodeTensorMap(const BoxedTensor& tensor,
       entry)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, tensor.rank,
              const_cast<void*>(tensor.data), tensor.size, tensor.stride_bytes,
              tensor.box, kElementStrides, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             tensor.swizzle == Swizzle::kNone ? CU_TENSOR_MAP_SWIZZLE_NONE
+                                              : CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }

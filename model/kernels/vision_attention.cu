@@ -2,14 +2,16 @@
 // A work item is a head of an image, or half its queries: all 256 keys at once,
 // so there is one maximum and no rescaling. Two warpgroups take 64 queries at a
 // time: scores in registers by wgmma, softmax there, and p, never leaving
-// registers, times v. A CTA takes item after item and copies the next one while
-// it computes; a piece of zeros makes head_dim 72 a multiple of 16. Bound by
-// latency at one row, by exp2 and wgmma above.
+// registers, times v. A CTA takes item after item, with bulk copies of the next
+// one under way while it computes. head_dim 72 is 64 columns and a piece of
+// eight, which zeros make a multiple of 16 where columns are summed over. Bound
+// by latency at one row, by exp2 and wgmma above.
 #include <algorithm>
 #include <cmath>
 
 #include "model/kernels/launch.cuh"
 #include "model/kernels/mma.cuh"
+#include "model/kernels/tma.cuh"
 #include "model/kernels/vision_attention.h"
 #include "model/kernels/vision_wgmma.cuh"
 #include "model/kernels/warpgroup.cuh"
@@ -20,106 +22,96 @@ namespace {
 
 constexpr int kTokens = 256;
 constexpr int kDim = 72;
-constexpr int kPieces = kDim / 8;  // of 16 bytes
-constexpr int kGroup = 128;        // threads of a warpgroup
+constexpr int kColumns = 64;  // of a tile; the others are a piece
+constexpr int kGroup = 128;   // threads of a warpgroup
 constexpr int kGroups = 2;
 constexpr int kThreads = kGroups * kGroup;
 constexpr int kGroupRows = 64;
 constexpr int kRows = kGroups * kGroupRows;
 constexpr int kStages = 2;
 constexpr float kLog2E = 1.4426950408889634f;
+enum Part { kQuery, kKey, kValue };
 
-// Pieces of kCount tokens. 16 bytes more than they need part them, so that the
-// pieces of a token lie in different banks.
+// One part of a head, of kCount tokens.
 template <int kCount>
-struct Pieces {
-  static constexpr int kStride = kCount * 16 + 16;
-  alignas(16) char piece[kPieces][kStride];
+struct Head {
+  alignas(1024) char tile[kCount * kColumns * 2];
+  alignas(128) char piece[kCount * 16];
 };
 
 template <int kTasks>
 struct Stage {
-  Pieces<kTasks * kRows> q;
-  Pieces<kTokens> k, v;
+  Head<kTasks * kRows> q;
+  Head<kTokens> k, v;
+  std::uint64_t full_qk, full_v;
 };
 template <int kTasks>
 struct Shared {
   Stage<kTasks> stage[kStages];
-  alignas(16) char zeros[kTokens * 16];  // behind all: strides are positive
+  alignas(128) char zeros[kTokens * 16];  // behind all: TwoPieces looks ahead
+};
+
+// [head_dim, heads, part, tokens] in boxes of a head's tile or piece, of as
+// many queries as an item has or of all keys.
+struct Maps {
+  CUtensorMap q_tile, q_piece, tile, piece;
 };
 
 struct Item {
-  const __nv_bfloat16* q;  // of the item's first query
-  const __nv_bfloat16* k;  // of the image's first key
-  const __nv_bfloat16* v;
-  __nv_bfloat16* out;
-  long in_stride, out_stride;  // from token to token, elements
+  int head;
+  int first_query, first_key;  // tokens of the call
 };
 
 template <int kTasks>
 __device__ Item ItemAt(const VisionAttentionArgs& a, int index) {
   constexpr int kItemsPerHead = kTokens / (kTasks * kRows);
-  const int part = index % kItemsPerHead,
-            head = index / kItemsPerHead % a.heads;
-  const long image = index / kItemsPerHead / a.heads;
-  const long inner = static_cast<long>(a.heads) * kDim;
-  const long token = image * kTokens, first = part * kTasks * kRows;
-  Item item;
-  item.in_stride = 3 * inner;
-  item.out_stride = inner;
-  item.k = a.qkv + token * item.in_stride + inner + head * kDim;
-  item.v = item.k + inner;
-  item.q = item.k - inner + first * item.in_stride;
-  item.out = a.out + (token + first) * inner + head * kDim;
-  return item;
+  const int image = index / kItemsPerHead / a.heads;
+  const int part = index % kItemsPerHead;
+  return {.head = index / kItemsPerHead % a.heads,
+          .first_query = image * kTokens + part * kTasks * kRows,
+          .first_key = image * kTokens};
 }
 
-// Starts the copy of kCount tokens, neighbouring lanes taking neighbouring
-// pieces.
-template <int kCount>
-__device__ void CopyTokens(const __nv_bfloat16* from, long stride,
-                           Pieces<kCount>& to) {
-#pragma unroll 3
-  for (int i = threadIdx.x; i < kCount * kPieces; i += kThreads) {
-    const int piece = i % kPieces, row = i / kPieces;
-    CopyAsync16(to.piece[piece] + row * 16, from + row * stride + piece * 8,
-                true);
-  }
-}
-
-// Two groups of copies: q and k, then v.
+// Starts the copies of an item, by one thread.
 template <int kTasks>
-__device__ void CopyItem(const Item& item, Stage<kTasks>& stage) {
-  CopyTokens(item.q, item.in_stride, stage.q);
-  CopyTokens(item.k, item.in_stride, stage.k);
-  CopyAsyncCommit();
-  CopyTokens(item.v, item.in_stride, stage.v);
-  CopyAsyncCommit();
+__device__ void CopyItem(const Maps& maps, const Item& item,
+                         Stage<kTasks>& stage) {
+  const auto copy = [&](const CUtensorMap& map, char* to, std::uint64_t* full,
+                        int column, Part part, int token) {
+    CopyBox(map, to, full, column, item.head, part, token);
+  };
+  constexpr int kTokenBytes = kDim * 2;
+  BarrierArriveExpecting(&stage.full_qk,
+                         (kTasks * kRows + kTokens) * kTokenBytes);
+  copy(maps.q_tile, stage.q.tile, &stage.full_qk, 0, kQuery, item.first_query);
+  copy(maps.tile, stage.k.tile, &stage.full_qk, 0, kKey, item.first_key);
+  copy(maps.q_piece, stage.q.piece, &stage.full_qk, kColumns, kQuery,
+       item.first_query);
+  copy(maps.piece, stage.k.piece, &stage.full_qk, kColumns, kKey,
+       item.first_key);
+  BarrierArriveExpecting(&stage.full_v, kTokens * kTokenBytes);
+  copy(maps.tile, stage.v.tile, &stage.full_v, 0, kValue, item.first_key);
+  copy(maps.piece, stage.v.piece, &stage.full_v, kColumns, kValue,
+       item.first_key);
 }
 
-// All of this CTA's copies but the youngest kPending groups are visible to
-// wgmma.
-template <int kPending>
-__device__ void AwaitCopies() {
-  CopyAsyncWait<kPending>();
-  FenceForWgmma();
-  __syncthreads();
-}
-
-// Of 64 queries from `q` on; the last piece is summed with zeros.
-__device__ void Scores(std::uint32_t q, int q_stride, std::uint32_t k,
-                       std::uint32_t zeros, float (&s)[128]) {
-  constexpr int kStride = Pieces<kTokens>::kStride, kLast = kPieces - 1;
+// Of 64 queries from `row` on; the piece is summed with zeros.
+template <int kTasks>
+__device__ void Scores(const Stage<kTasks>& stage, int row, const char* zeros,
+                       float (&s)[128]) {
+  const std::uint64_t q = RowsTile(SharedAddress(stage.q.tile + row * 128));
+  const std::uint64_t k = RowsTile(SharedAddress(stage.k.tile));
+  const std::uint32_t zero = SharedAddress(zeros);
+  const std::uint32_t q_piece = SharedAddress(stage.q.piece + row * 16);
+  const std::uint32_t k_piece = SharedAddress(stage.k.piece);
   WgmmaFence();
 #pragma unroll
-  for (int piece = 0; piece < kLast; piece += 2) {
-    Multiply64x256(s, ColumnsSummed(q + piece * q_stride, q_stride),
-                   ColumnsSummed(k + piece * kStride, kStride), piece != 0);
+  for (int column = 0; column < kColumns; column += 16) {
+    Multiply64x256(s, AtColumn(q, 0, column), AtColumn(k, 0, column),
+                   column != 0);
   }
-  q += kLast * q_stride;
-  k += kLast * kStride;
-  Multiply64x256(s, ColumnsSummed(q, zeros - q), ColumnsSummed(k, zeros - k),
-                 true);
+  Multiply64x256(s, TwoPieces(q_piece, zero - q_piece),
+                 TwoPieces(k_piece, zero - k_piece), true);
   WgmmaCommit();
   WgmmaWait();
 }
@@ -156,8 +148,10 @@ __device__ std::uint32_t PackPair(float a, float b) {
 }
 
 // out = p v. A fragment of two neighbouring score tiles is one of p.
-__device__ void Values(std::uint32_t v, const float (&s)[128],
-                       float (&out)[36]) {
+__device__ void Values(const Head<kTokens>& v, const float (&s)[128],
+                       float (&out)[32], float (&last)[4]) {
+  const std::uint64_t tile = ColumnsTile(SharedAddress(v.tile), kTokens);
+  const std::uint32_t piece = SharedAddress(v.piece);
   std::uint32_t p[kTokens / 16][4];
 #pragma unroll
   for (int i = 0; i < kTokens / 4; ++i) {
@@ -165,78 +159,123 @@ __device__ void Values(std::uint32_t v, const float (&s)[128],
   }
   WgmmaFence();
 #pragma unroll
-  for (int k = 0; k < kTokens / 16; ++k) {
-    Multiply64x72(out, p[k],
-                  RowsSummed(v + k * 16 * 16, Pieces<kTokens>::kStride),
-                  k != 0);
+  for (int k = 0; k < kTokens; k += 16) {
+    Multiply64x64(out, p[k / 16], AtRow(tile, k), k != 0);
+    Multiply64x8(last, p[k / 16], PieceRows(piece + k * 16), k != 0);
   }
   WgmmaCommit();
   WgmmaWait();
 }
 
-// `first`: the warpgroup's first query in the item.
-__device__ void Store(const Item& item, int first, const float (&out)[36],
+// `token`: the warpgroup's first query.
+__device__ void Store(const VisionAttentionArgs& a, int head, int token,
+                      const float (&out)[32], const float (&last)[4],
                       const float (&sum)[2]) {
   const int lane = threadIdx.x % 32;
-  const int row = first + threadIdx.x % kGroup / 32 * 16 + lane / 4;
+  const long row = token + threadIdx.x % kGroup / 32 * 16 + lane / 4;
+  const long stride = static_cast<long>(a.heads) * kDim;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float total = sum[r] + __shfl_xor_sync(~0u, sum[r], 1);
     total += __shfl_xor_sync(~0u, total, 2);
     const float inverse = 1 / total;
-    __nv_bfloat16* to =
-        item.out + (row + 8 * r) * item.out_stride + lane % 4 * 2;
+    auto* to = reinterpret_cast<std::uint32_t*>(a.out + (row + 8 * r) * stride +
+                                                head * kDim + lane % 4 * 2);
 #pragma unroll
-    for (int n = 0; n < kPieces; ++n) {
-      *reinterpret_cast<std::uint32_t*>(to + n * 8) = PackPair(
-          out[n * 4 + 2 * r] * inverse, out[n * 4 + 2 * r + 1] * inverse);
+    for (int n = 0; n < kColumns / 8; ++n) {
+      to[n * 4] = PackPair(out[n * 4 + 2 * r] * inverse,
+                           out[n * 4 + 2 * r + 1] * inverse);
     }
+    to[kColumns / 2] =
+        PackPair(last[2 * r] * inverse, last[2 * r + 1] * inverse);
   }
 }
 
+// The queries of a warpgroup's task.
 template <int kTasks>
-__device__ void Compute(const Item& item, const Stage<kTasks>& stage,
-                        const char* zeros, int group, float scale) {
-  const std::uint32_t k = SharedAddress(&stage.k), v = SharedAddress(&stage.v);
-#pragma unroll 1
-  for (int task = 0; task < kTasks; ++task) {
-    const int first = (task * kGroups + group) * kGroupRows;
-    float s[128], out[36], sum[2];
-    if (task == 0) AwaitCopies<3>();
-    Scores(SharedAddress(&stage.q) + first * 16, stage.q.kStride, k,
-           SharedAddress(zeros), s);
-    Softmax(s, scale, sum);
-    if (task == 0) AwaitCopies<2>();
-    Values(v, s, out);
-    Store(item, first, out, sum);
+__device__ void Compute(const VisionAttentionArgs& a, const Item& item,
+                        Stage<kTasks>& stage, int parity, const char* zeros,
+                        int first, float scale) {
+  float s[128], out[32], last[4], sum[2];
+  BarrierWait(&stage.full_qk, parity);
+  Scores(stage, first, zeros, s);
+  Softmax(s, scale, sum);
+  BarrierWait(&stage.full_v, parity);
+  Values(stage.v, s, out, last);
+  Store(a, item.head, item.first_query + first, out, last, sum);
+}
+
+// Barriers, and the zeros where wgmma sees them.
+template <int kTasks>
+__device__ void Prepare(Shared<kTasks>& shared) {
+  reinterpret_cast<uint4*>(shared.zeros)[threadIdx.x] = {0, 0, 0, 0};
+  static_assert(sizeof(shared.zeros) == kThreads * sizeof(uint4));
+  FenceForWgmma();
+  if (threadIdx.x < kStages) {
+    BarrierInit(&shared.stage[threadIdx.x].full_qk, 1);
+    BarrierInit(&shared.stage[threadIdx.x].full_v, 1);
+    FenceBarrierInit();
   }
+  __syncthreads();
 }
 
 template <int kTasks>
 __global__ void __launch_bounds__(kThreads, 1)
-    VisionAttentionKernel(VisionAttentionArgs a, int items, float scale) {
-  extern __shared__ __align__(128) char raw[];
-  auto& shared = *reinterpret_cast<Shared<kTasks>*>(raw);
+    VisionAttentionKernel(const __grid_constant__ Maps maps,
+                          VisionAttentionArgs a, int items, float scale) {
+  extern __shared__ char raw[];
+  auto& shared = *reinterpret_cast<Shared<kTasks>*>(
+      raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   LetNextStart();
-  reinterpret_cast<uint4*>(shared.zeros)[threadIdx.x] = {0, 0, 0, 0};
-  static_assert(sizeof(shared.zeros) == kThreads * sizeof(uint4));
+  Prepare(shared);
   WaitForPrevious();
-  CopyItem(ItemAt<kTasks>(a, blockIdx.x), shared.stage[0]);
+  FenceGlobalForCopies();
+  const int grid = static_cast<int>(gridDim.x);
+  const auto copy = [&](int item, int stage) {
+    if (threadIdx.x == 0 && item < items) {
+      CopyItem(maps, ItemAt<kTasks>(a, item), shared.stage[stage]);
+    }
+  };
+  for (int i = 0; i < kStages; ++i) copy(blockIdx.x + i * grid, i);
   // From a shuffle the compiler knows that it is one for the whole warp.
   const int group = __shfl_sync(~0u, threadIdx.x / kGroup, 0);
-  for (int item = blockIdx.x, turn = 0; item < items; ++turn) {
-    const int next = item + gridDim.x;
-    if (next < items) {
-      CopyItem(ItemAt<kTasks>(a, next), shared.stage[(turn + 1) % kStages]);
-    } else {
-      CopyAsyncCommit();
-      CopyAsyncCommit();
-    }
-    Compute(ItemAt<kTasks>(a, item), shared.stage[turn % kStages], shared.zeros,
-            group, scale);
-    item = next;
+  for (int step = 0;; ++step) {
+    const int turn = step / kTasks, task = step % kTasks;
+    const int item = blockIdx.x + turn * grid, stage = turn % kStages;
+    if (item >= items) return;
+    Compute(a, ItemAt<kTasks>(a, item), shared.stage[stage], turn / kStages % 2,
+            shared.zeros, (task * kGroups + group) * kGroupRows, scale);
+    if (task + 1 < kTasks) continue;
     __syncthreads();  // before the stage is filled again
+    copy(item + kStages * grid, stage);
   }
+}
+
+// Boxes of `rows` tokens and, in a head, `columns`.
+cudaError_t MapOf(const VisionAttentionArgs& a, std::uint32_t rows,
+                  std::uint32_t columns, CUtensorMap* map) {
+  const std::uint64_t heads = a.heads, head_bytes = kDim * 2;
+  const std::uint64_t tokens = static_cast<std::uint64_t>(a.images) * kTokens;
+  BoxedTensor t = {
+      .data = a.qkv,
+      .rank = 4,
+      .size = {kDim, heads, 3, tokens},
+      .stride_bytes = {head_bytes, heads * head_bytes, 3 * heads * head_bytes},
+      .box = {columns, 1, 1, rows}};
+  if (columns != kColumns) t.swizzle = Swizzle::kNone;
+  return EncodeTensorMap(t, map);
+}
+
+template <int kTasks>
+cudaError_t MakeMaps(const VisionAttentionArgs& a, Maps* maps) {
+  constexpr int kQueries = kTasks * kRows, kRest = kDim - kColumns;
+  for (const cudaError_t error : {MapOf(a, kQueries, kColumns, &maps->q_tile),
+                                  MapOf(a, kQueries, kRest, &maps->q_piece),
+                                  MapOf(a, kTokens, kColumns, &maps->tile),
+                                  MapOf(a, kTokens, kRest, &maps->piece)}) {
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
 }
 
 // Rounds of 64 queries a warpgroup that the busiest CTA goes through.
@@ -248,7 +287,9 @@ int Rounds(int heads, int tasks, int processors) {
 template <int kTasks>
 cudaError_t LaunchTasks(const VisionAttentionArgs& args, int processors,
                         cudaStream_t stream) {
-  constexpr int kBytes = sizeof(Shared<kTasks>);
+  constexpr int kBytes = sizeof(Shared<kTasks>) + 1024;  // and what aligns it
+  Maps maps;
+  if (cudaError_t e = MakeMaps<kTasks>(args, &maps); e != cudaSuccess) return e;
   // Per device, hence at each launch; allowed while a stream is captured.
   const cudaError_t error =
       cudaFuncSetAttribute(VisionAttentionKernel<kTasks>,
@@ -260,7 +301,7 @@ cudaError_t LaunchTasks(const VisionAttentionArgs& args, int processors,
   shape.threads = kThreads;
   shape.shared_bytes = kBytes;
   const float scale = kLog2E / std::sqrt(static_cast<float>(kDim));
-  return Launch(VisionAttentionKernel<kTasks>, shape, stream, args, items,
+  return Launch(VisionAttentionKernel<kTasks>, shape, stream, maps, args, items,
                 scale);
 }
 

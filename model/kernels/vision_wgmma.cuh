@@ -3,24 +3,24 @@
 
 #include <cstdint>
 
-// The two warpgroup MMAs of vision's attention. Operands in shared memory are
-// core matrices of 8 rows by 16 bytes without a swizzle: a piece is 8 columns,
-// row after row, pieces lie `stride` bytes apart. Source: PTX ISA 9.0, 9.7.15.
+// The warpgroup MMAs of vision's attention. A head's first 64 columns are a
+// tile as in warpgroup.cuh, its last eight a piece: 16 bytes a row, row after
+// row, in core matrices of eight rows without a swizzle. Source: PTX
+// ISA 9.0, 9.7.15.
 namespace piserve::kernels::vision {
 
 constexpr std::uint64_t kCoreMatrix = 8 * 16;  // bytes
 
-// Rows from `address` on of a piece, with the next one, if columns are summed
-// over; 16 rows of a piece and those after it if rows are.
-__device__ inline std::uint64_t ColumnsSummed(std::uint32_t address,
-                                              std::uint32_t stride) {
-  return address >> 4 | static_cast<std::uint64_t>(stride >> 4) << 16 |
+// Rows of a piece, and of another one `next` bytes further: 16 columns that are
+// summed over.
+__device__ inline std::uint64_t TwoPieces(std::uint32_t address,
+                                          std::uint32_t next) {
+  return address >> 4 | static_cast<std::uint64_t>(next >> 4) << 16 |
          kCoreMatrix >> 4 << 32;
 }
-__device__ inline std::uint64_t RowsSummed(std::uint32_t address,
-                                           std::uint32_t stride) {
-  return address >> 4 | kCoreMatrix >> 4 << 16 |
-         static_cast<std::uint64_t>(stride >> 4) << 32;
+// 16 rows of a piece, summed over.
+__device__ inline std::uint64_t PieceRows(std::uint32_t address) {
+  return address >> 4 | kCoreMatrix >> 4 << 16;
 }
 
 // c = a b (+ c), 64 x 256 x 16: rows of a times rows of b.
@@ -71,24 +71,36 @@ __device__ inline void Multiply64x256(float (&c)[128], std::uint64_t a,
       : "l"(a), "l"(b), "r"(accumulate));
 }
 
-// c = a b (+ c), 64 x 72 x 16: a in registers times columns of b.
-__device__ inline void Multiply64x72(float (&c)[36],
+// c = a b (+ c), 64 x 64 x 16: a in registers times columns of b.
+__device__ inline void Multiply64x64(float (&c)[32],
                                      const std::uint32_t (&a)[4],
                                      std::uint64_t b, int accumulate) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %41, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n72k16.f32.bf16.bf16 {"
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
       "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, "
-      "%28, %29, %30, %31, %32, %33, %34, %35"
-      "}, {%36, %37, %38, %39}, %40, p, 1, 1, 1;\n}\n"
+      "%28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}\n"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
         "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]),
         "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
         "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
         "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
         "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]),
-        "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35])
+        "+f"(c[31])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
+}
+
+// c = a b (+ c), 64 x 8 x 16: a in registers times columns of b.
+__device__ inline void Multiply64x8(float (&c)[4], const std::uint32_t (&a)[4],
+                                    std::uint64_t b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %9, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3"
+      "}, {%4, %5, %6, %7}, %8, p, 1, 1, 1;\n}\n"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
 }
 
