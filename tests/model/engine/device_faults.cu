@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 
 #include "tests/model/engine/device_faults.h"
 
@@ -17,11 +17,18 @@ void OrExit(cudaError_t error, const char* what) {
   std::exit(70);
 }
 
-// As many CTAs as the device has room for; none ends before it is told.
+__device__ int ctas_here = 0;
+
+// As many CTAs as the device has room for; none ends before it is told. *held
+// is set when all are there.
 __global__ void __launch_bounds__(kThreads)
-    HoldKernel(int* holding, const volatile int* order) {
+    HoldKernel(volatile int* held, const volatile int* order) {
   if (threadIdx.x == 0) {
-    atomicAdd_system(holding, 1);
+    if (atomicAdd(&ctas_here, 1) + 1 == gridDim.x) {
+      ctas_here = 0;
+      *held = 1;
+      __threadfence_system();
+    }
     while (*order == kHold) __nanosleep(1000);
     if (*order == kTrap) asm volatile("trap;");
   }
@@ -43,7 +50,7 @@ int MostCtas() {
 }  // namespace
 
 struct Blockade::Shared {
-  int holding = 0;  // CTAs
+  int held = 0;
   int order = kHold;
 };
 
@@ -53,11 +60,10 @@ Blockade::Blockade() {
   OrExit(cudaHostAlloc(&memory, sizeof(Shared), cudaHostAllocMapped), "pinned");
   shared_ = new (memory) Shared;
   OrExit(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
-  HoldKernel<<<ctas, kThreads, 0, stream_>>>(&shared_->holding,
-                                             &shared_->order);
+  HoldKernel<<<ctas, kThreads, 0, stream_>>>(&shared_->held, &shared_->order);
   OrExit(cudaGetLastError(), "holding");
-  volatile int& holding = shared_->holding;
-  while (holding < ctas) {
+  volatile int& held = shared_->held;
+  while (held == 0) {
   }
 }
 
