@@ -5,6 +5,7 @@
 
 #include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/ops/equal.h>
+#include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -197,6 +198,27 @@ TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
     const Distance distance = DistanceOf(all, ActionsWith(optimisations));
     EXPECT_LT(distance.max, 3.4e-2) << name;
     EXPECT_LT(distance.mean, 6.5e-3) << name;
+  }
+}
+
+TEST_P(NetworkTest, AStageAloneComputesWhatItDoesInAWave) {
+  TestWave wave = MixedWave(3);
+  Run(wave, Largest(3));
+  const c10::InferenceMode inference;
+  const Buffers& b = network_->buffers();
+  const std::int64_t images = 3 * Variant::kCameras * variant().vision.tokens();
+  const std::pair<Stage, at::Tensor> outputs[] = {
+      {Stage::kVision, b.image_tokens.narrow(0, 0, images)},
+      {Stage::kPrefill, b.keys[0][0].narrow(0, 0, b.prefix_len[0].item<int>())},
+      {Stage::kDenoise, b.x.narrow(0, 0, 3)}};
+  for (const auto& [stage, output] : outputs) {
+    const at::Tensor want = output.clone();
+    output.zero_();
+    cudaDeviceSynchronize();
+    OrThrow(
+        network_->EnqueueAlone(stage, wave.host(), Largest(3), [](Stage) {}));
+    OrThrow(network_->Synchronize());
+    EXPECT_TRUE(at::equal(want, output)) << static_cast<int>(stage);
   }
 }
 
