@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -52,6 +53,37 @@ std::vector<std::string> ServerOptions(const std::string& address) {
           "no"};
 }
 
+// CivetWeb tells nobody else why it did not start.
+class StartLog {
+ public:
+  StartLog() { callbacks_.log_message = &StartLog::Add; }
+
+  const CivetCallbacks* callbacks() const { return &callbacks_; }
+  std::string Get() const {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+
+ private:
+  static constexpr std::size_t kLongest = 300;
+
+  static int Add(const mg_connection* connection, const char* message) {
+    const auto* server =
+        static_cast<CivetServer*>(mg_get_user_data(mg_get_context(connection)));
+    auto* log =
+        static_cast<StartLog*>(const_cast<void*>(server->getUserContext()));
+    const std::lock_guard lock(log->mutex_);
+    if (log->text_.size() < kLongest) {
+      absl::StrAppend(&log->text_, log->text_.empty() ? "" : "; ", message);
+    }
+    return 1;  // handled
+  }
+
+  CivetCallbacks callbacks_;
+  mutable std::mutex mutex_;
+  std::string text_;  // the first messages
+};
+
 // Connects to a port of this machine and says nothing.
 void Knock(int port) {
   char error[64];
@@ -61,6 +93,8 @@ void Knock(int port) {
 }
 
 }  // namespace
+
+class HttpServer::Log : public StartLog {};
 
 class HttpServer::Handler : public CivetHandler {
  public:
@@ -96,7 +130,8 @@ HttpServer::HttpServer(Options options)
     : options_(std::move(options)),
       history_({.collect = [this] { return CollectAll(options_); },
                 .interval = options_.history_interval}),
-      handler_(std::make_unique<Handler>(options_, history_)) {}
+      handler_(std::make_unique<Handler>(options_, history_)),
+      log_(std::make_unique<Log>()) {}
 
 // CivetWeb looks whether it should stop when somebody connects, and else every
 // 2 s only.
@@ -123,10 +158,11 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
   }
   std::unique_ptr<HttpServer> http(new HttpServer(std::move(options)));
   try {
-    http->server_ = std::make_unique<CivetServer>(ServerOptions(where));
+    http->server_ = std::make_unique<CivetServer>(
+        ServerOptions(where), http->log_->callbacks(), http->log_.get());
   } catch (const CivetException&) {
-    return absl::UnavailableError(
-        absl::StrCat("http: cannot listen on ", where));
+    return absl::UnavailableError(absl::StrCat("http: cannot listen on ", where,
+                                               ": ", http->log_->Get()));
   }
   http->server_->addHandler("/", http->handler_.get());
   http->port_ = http->server_->getListeningPorts().at(0);

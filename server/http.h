@@ -42,13 +42,15 @@ class HttpServer {
 
  private:
   class Handler;
+  class Log;
 
   explicit HttpServer(Options options);
 
   const Options options_;
   MetricsHistory history_;
   std::unique_ptr<Handler> handler_;
-  std::unique_ptr<CivetServer> server_;  // calls handler_; goes first
+  std::unique_ptr<Log> log_;
+  std::unique_ptr<CivetServer> server_;  // calls the two; goes first
   int port_ = 0;
 };
 

@@ -16,6 +16,7 @@ namespace {
 
 using piserve::testing::HttpExchange;
 using piserve::testing::HttpGet;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
@@ -93,7 +94,8 @@ TEST_F(HttpServerTest, TakenPortIsRefused) {
          return absl::OkStatus();
        }});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr(address));
+  EXPECT_THAT(std::string(second.status().message()),
+              AllOf(HasSubstr(address), HasSubstr("in use")));
 }
 
 }  // namespace
