@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "model/noise.h"
 #include "tests/model/engine/energy_meter.h"
@@ -79,7 +80,7 @@ WaveResult Call(Policy& policy, std::unique_ptr<Slot> slot,
 }
 
 absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
-                                    int calls) {
+                                    int calls, absl::Duration period) {
   auto filled = FilledSlot(policy, shape);
   if (!filled.ok()) return filled.status();
   std::unique_ptr<Slot> slot = *std::move(filled);
@@ -97,6 +98,7 @@ absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
     const double took = MillisecondsSince(start);
     if (absl::Status s = FirstError(result); !s.ok()) return s;
     slot = std::move(result.slot);
+    absl::SleepFor(period - absl::Milliseconds(took));
     if (i < 0) continue;
     times.ms.push_back(took);
     for (const StageDuration& stage : result.stages) {

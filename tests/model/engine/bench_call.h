@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "model/policy.h"
 #include "model/variant.h"
 
@@ -33,9 +34,12 @@ struct CallTimes {
   std::vector<float> actions;  // of row 0, normalised
 };
 
-// After a few calls that do not count. A row's error, if there is one.
-absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
-                                    int calls);
+// After a few calls that do not count. A call begins `period` after the one
+// before it did, as a robot's would, or as soon as that is over: then the
+// device's power limit lowers its clock. A row's error, if there is one.
+absl::StatusOr<CallTimes> TimeCalls(
+    Policy& policy, const WaveShape& shape, int calls,
+    absl::Duration period = absl::ZeroDuration());
 
 // `p` in [0, 1]; of one value or more.
 double Percentile(std::vector<double> values, double p);

@@ -25,6 +25,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "model/checkpoint/synthetic_weights.h"
 #include "model/engine/network.h"
 #include "model/engine/policy.h"
@@ -44,6 +45,8 @@ ABSL_FLAG(std::string, prompt_tokens, "", "Valid prompt tokens; default: all");
 ABSL_FLAG(std::string, steps, "10",
           "Euler steps; with 10 among them, the others' actions are compared");
 ABSL_FLAG(int, calls, 200, "Timed calls of batch size 1; larger ones fewer");
+ABSL_FLAG(absl::Duration, period, absl::ZeroDuration(),
+          "From the begin of a call to that of the next, at least");
 ABSL_FLAG(int, micro_rows, 8, "Rows whose prefix is computed at once, at most");
 ABSL_FLAG(std::string, plan, "", "Plan file to keep");
 ABSL_FLAG(bool, ladder, false,
@@ -69,7 +72,7 @@ std::vector<int> Numbers(const std::string& list) {
 absl::StatusOr<BenchRow> Measure(Policy& policy, const Variant& variant,
                                  const WaveShape& shape) {
   const int calls = std::max(12, absl::GetFlag(FLAGS_calls) / shape.rows);
-  auto times = TimeCalls(policy, shape, calls);
+  auto times = TimeCalls(policy, shape, calls, absl::GetFlag(FLAGS_period));
   if (!times.ok()) return times.status();
   BenchRow row;
   row.shape = shape;
