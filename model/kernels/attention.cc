@@ -8,7 +8,7 @@ namespace piserve::kernels {
 namespace {
 
 // Below, short tiles and eight splits leave fewer SMs idle (measured).
-constexpr int kLeastRowsForWarpgroups = 4;
+constexpr int kLeastRowsForWarpgroups = 2;
 
 bool Valid(const AttentionArgs& a) {
   return SuffixAttentionSupports(a.head_dim, 1) && a.rows >= 1 &&
