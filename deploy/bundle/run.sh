@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Runs what a bundle holds on a machine with an NVIDIA GPU, libtorch and CUDA,
-# and prints a summary: run.sh [tests] [sanitize] [bench] [serve]; all but
-# sanitize by default. One program of its own: run.sh -- bin/model_bench --help.
+# and prints a summary: run.sh [tests] [sanitize] [bench] [serve] [tabletop];
+# tests, bench and serve by default. One program of its own:
+# run.sh -- bin/model_bench --help.
 #
 #   TORCH_LIB         libtorch's lib folder; default: that of python3's torch
 #   RESULTS           folder for JSON files and logs; default: results
 #   SANITIZE_SECONDS  for each program under each sanitizer; default: 300
+#   REPOSITORY        tabletop: a checkout, whose policies, configuration and
+#                     recordings it reads; default: ../.. of this file
+#   CONFIG            tabletop: a configuration there; default:
+#                     deploy/config/tabletop_engine.textproto. With
+#                     deploy/config/tabletop.textproto no GPU is needed.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 2
 readonly results=${RESULTS:-results}
@@ -104,12 +110,12 @@ bench() {
 
 milliseconds() { echo $(($(date +%s%N) / 1000000)); }
 
-# start_server WHICH: returns once it is ready, with a line of the summary.
+# start_server WHICH CONFIG: returns once it is ready, with a line of the
+# summary.
 start_server() {
   local start memory
   start=$(milliseconds)
-  bin/policy_server --config=deploy/config/pi0_engine.textproto \
-    >"$results/server_$1.log" 2>&1 &
+  bin/policy_server --config="$2" >"$results/server_$1.log" 2>&1 &
   server=$!
   trap 'kill "$server" 2>/dev/null' EXIT
   until bin/policy_cli health >"$results/health.log" 2>&1; do
@@ -122,9 +128,10 @@ start_server() {
     fi
     sleep 0.1
   done
-  memory=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader | head -n 1)
+  memory=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader \
+             2>/dev/null | head -n 1)
   summary+=("$(printf '%-24s ready   %6d ms, %s of the device' "server, $1" \
-    $(($(milliseconds) - start)) "$memory")")
+    $(($(milliseconds) - start)) "${memory:-nothing}")")
 }
 
 stop_server() {
@@ -141,9 +148,9 @@ stop_server() {
 # that ask it.
 serve() {
   rm -f deploy/config/pi0_engine.plan
-  start_server new_plan || return
+  start_server new_plan deploy/config/pi0_engine.textproto || return
   stop_server
-  start_server saved_plan || return
+  start_server saved_plan deploy/config/pi0_engine.textproto || return
   for robots in 1 8 32 64; do
     LINES_SHOWN=30 step "load_$robots" 60 bin/policy_load --robots=$robots \
       --rate="${RATE:-2}" --duration="${DURATION:-5s}" \
@@ -152,11 +159,36 @@ serve() {
   stop_server
 }
 
+# What the float32 reference answered to two small policies' robots, asked again:
+# one request at a time, then several robots' at once.
+tabletop() {
+  local repository=${REPOSITORY:-../..} policy recordings
+  local tolerance=0.1  # tests/golden/MANIFEST.md, Tabletop
+  start_server tabletop \
+    "$repository/${CONFIG:-deploy/config/tabletop_engine.textproto}" || return
+  for policy in pi0_tabletop pi05_tabletop; do
+    recordings=$repository/tests/golden/tabletop/$policy
+    step "replay_$policy" 120 bin/policy_cli replay "$recordings" \
+      --tolerance=$tolerance
+    summary+=("$(printf '%26slargest difference %s of %s' '' \
+      "$(grep -o 'difference [^,]*' "$results/replay_$policy.log" |
+         cut -d ' ' -f 2 | sort -g | tail -n 1)" $tolerance)")
+    step "load_$policy" 60 bin/policy_load --policy=$policy --robots=16 \
+      --loop=closed --rate=0 --duration="${DURATION:-5s}" \
+      --recording="$recordings" --tolerance=$tolerance \
+      --json="$results/load_$policy.json"
+  done
+  stop_server
+}
+
 [ $# = 0 ] && set -- tests bench serve
 for part in "$@"; do
   case $part in
-    tests | sanitize | bench | serve) $part ;;
-    *) echo "usage: $0 [tests] [sanitize] [bench] [serve]" >&2; exit 2 ;;
+    tests | sanitize | bench | serve | tabletop) $part ;;
+    *)
+      echo "usage: $0 [tests] [sanitize] [bench] [serve] [tabletop]" >&2
+      exit 2
+      ;;
   esac
 done
 printf '\n=== summary\n'
