@@ -7,6 +7,7 @@ namespace piserve::kernels {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kPartsOfAPatchRow = 4;
 
 // One column of a patch, from the strip of pixel rows that it shares.
 __device__ float PixelOf(const PatchifyArgs& a, const std::uint8_t* strip,
@@ -18,8 +19,9 @@ __device__ float PixelOf(const PatchifyArgs& a, const std::uint8_t* strip,
   return strip[(y * a.image + x) * 3 + column / area];
 }
 
-// One block a row of patches: it stages the `patch` pixel rows they share in
-// shared memory, so that HBM sees whole lines on both sides.
+// A few blocks a row of patches: each stages the `patch` pixel rows they share
+// in shared memory, so that HBM sees whole lines on both sides, and writes a
+// part of the patches.
 __global__ void __launch_bounds__(kThreads) PatchifyKernel(PatchifyArgs a) {
   extern __shared__ __align__(16) std::uint8_t strip[];  // [patch, image, 3]
   LetNextStart();
@@ -52,7 +54,9 @@ __global__ void __launch_bounds__(kThreads) PatchifyKernel(PatchifyArgs a) {
   __nv_bfloat16* out =
       a.patches +
       (static_cast<long>(slot) * grid * grid + patch_row * grid) * a.pitch;
-  for (int i = threadIdx.x * 8; i < grid * a.pitch; i += kThreads * 8) {
+  const int first = blockIdx.y * kThreads + threadIdx.x;
+  const int stride = gridDim.y * kThreads * 8;
+  for (int i = first * 8; i < grid * a.pitch; i += stride) {
     float value[8] = {};
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
@@ -87,7 +91,7 @@ cudaError_t LaunchPatchify(const PatchifyArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   LaunchShape shape;
-  shape.grid = dim3(args.rows * args.slots * grid);
+  shape.grid = dim3(args.rows * args.slots * grid, kPartsOfAPatchRow);
   shape.threads = kThreads;
   shape.shared_bytes = shared;
   return Launch(PatchifyKernel, shape, stream, args);

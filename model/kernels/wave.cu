@@ -5,7 +5,8 @@ namespace piserve::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocksPerCamera = 16;
+// For 224 x 224 pixels one load a thread, all on the bus at once.
+constexpr int kBlocksPerCamera = 37;
 
 __device__ int LiveBefore(const std::uint8_t* mask, int camera) {
   int live = 0;
