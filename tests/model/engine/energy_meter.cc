@@ -16,6 +16,8 @@ EnergyMeter::EnergyMeter() : library_(dlopen("libnvidia-ml.so.1", RTLD_NOW)) {
   }
   energy_ = reinterpret_cast<int (*)(void*, unsigned long long*)>(
       dlsym(library_, "nvmlDeviceGetTotalEnergyConsumption"));
+  clock_ = reinterpret_cast<int (*)(void*, int, unsigned*)>(
+      dlsym(library_, "nvmlDeviceGetClockInfo"));
 }
 
 EnergyMeter::~EnergyMeter() {
@@ -26,6 +28,15 @@ double EnergyMeter::Joules() const {
   unsigned long long millijoules = 0;
   if (energy_ == nullptr || energy_(device_, &millijoules) != 0) return 0;
   return millijoules / 1000.0;
+}
+
+double EnergyMeter::ClockMhz() const {
+  constexpr int kMultiprocessors = 1;  // NVML_CLOCK_SM
+  unsigned mhz = 0;
+  if (clock_ == nullptr || clock_(device_, kMultiprocessors, &mhz) != 0) {
+    return 0;
+  }
+  return mhz;
 }
 
 }  // namespace piserve::engine

@@ -13,11 +13,14 @@ class EnergyMeter {
   EnergyMeter& operator=(const EnergyMeter&) = delete;
 
   double Joules() const;
+  // Of the multiprocessors, now.
+  double ClockMhz() const;
 
  private:
   void* library_ = nullptr;
   void* device_ = nullptr;
   int (*energy_)(void* device, unsigned long long* millijoules) = nullptr;
+  int (*clock_)(void* device, int domain, unsigned* mhz) = nullptr;
 };
 
 }  // namespace piserve::engine

@@ -6,9 +6,7 @@
 namespace piserve::engine {
 namespace {
 
-// Measured on one H200: bf16 GEMMs at its power limit, and reads.
-constexpr double kFlopsPerMs = 790e9;
-constexpr double kBytesPerMs = 4.59e9;
+constexpr double kBytesPerMs = 4.59e9;  // measured on one H200
 
 // Weights of one layer that every token meets.
 double LayerWeights(const GemmaSize& g) {
@@ -32,7 +30,8 @@ double PrefixFlops(const GemmaSize& g, double tokens) {
          4 * tokens * g.width * g.kv_heads * g.head_dim;
 }
 
-double StepMs(const Variant& v, double rows, double prefix) {
+double StepMs(const Variant& v, double rows, double prefix,
+              double flops_per_ms) {
   const GemmaSize& g = v.expert;
   const double keys = g.depth * 2.0 * prefix * g.kv_heads * g.head_dim;
   const double bytes = 2 * (g.depth * LayerWeights(g) + rows * keys);
@@ -40,17 +39,18 @@ double StepMs(const Variant& v, double rows, double prefix) {
       g.depth * 4.0 * (prefix + v.action_horizon) * g.heads * g.head_dim;
   const double flops =
       rows * v.action_horizon * (2 * g.depth * LayerWeights(g) + attention);
-  return std::max(bytes / kBytesPerMs, flops / kFlopsPerMs);
+  return std::max(bytes / kBytesPerMs, flops / flops_per_ms);
 }
 
 }  // namespace
 
-double FloorMs(const Variant& v, const WaveShape& shape) {
+double FloorMs(const Variant& v, const WaveShape& shape, double tflops) {
+  const double flops_per_ms = tflops * 1e9;
   const double prefix = shape.cameras * v.vision.tokens() + shape.prompt_tokens;
   const double flops =
       shape.cameras * ImageFlops(v) + PrefixFlops(v.vlm, prefix);
-  return shape.rows * flops / kFlopsPerMs +
-         shape.steps * StepMs(v, shape.rows, prefix);
+  return shape.rows * flops / flops_per_ms +
+         shape.steps * StepMs(v, shape.rows, prefix, flops_per_ms);
 }
 
 }  // namespace piserve::engine

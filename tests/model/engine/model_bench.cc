@@ -32,6 +32,7 @@
 #include "tests/model/engine/bench_call.h"
 #include "tests/model/engine/bench_report.h"
 #include "tests/model/engine/floor.h"
+#include "tests/model/engine/gemm_roof.h"
 #include "tests/model/engine/kernel_trace.h"
 #include "tests/model/engine/ladder.h"
 #include "tests/model/engine/stages_alone.h"
@@ -52,6 +53,8 @@ ABSL_FLAG(std::string, plan, "", "Plan file to keep");
 ABSL_FLAG(bool, ladder, false,
           "Only switch the optimisations on one by one, for one row");
 ABSL_FLAG(bool, stages_alone, false, "Time each stage alone too");
+ABSL_FLAG(absl::Duration, roof, absl::ZeroDuration(),
+          "How long to load the device with GEMMs afterwards, for their rate");
 ABSL_FLAG(std::string, trace, "",
           "File for a Chrome trace of one call of the first shape");
 ABSL_FLAG(std::string, json, "", "File for the figures");
@@ -170,6 +173,23 @@ absl::Status MeasureStagesAlone(const checkpoint::Weights& weights,
   return absl::OkStatus();
 }
 
+// Right behind the rows, while the device is as warm as they left it.
+absl::Status MeasureRoof(const Variant& variant,
+                         const std::vector<BenchRow>& rows,
+                         nlohmann::json& report) {
+  const auto roof = MeasureGemmRoof(absl::GetFlag(FLAGS_roof));
+  if (!roof.ok()) return roof.status();
+  std::printf("GEMMs under this load: %.0f TFLOP/s, %.0f MHz, %.0f W\n",
+              roof->tflops, roof->mhz, roof->watts);
+  report["roof"] = {
+      {"tflops", roof->tflops}, {"mhz", roof->mhz}, {"watts", roof->watts}};
+  for (const BenchRow& row : rows) {
+    std::printf("%5d rows: %.1f %% of that\n", row.shape.rows,
+                100 * FloorMs(variant, row.shape, roof->tflops) / row.p50);
+  }
+  return absl::OkStatus();
+}
+
 std::string DeviceName() {
   cudaDeviceProp device = {};
   cudaGetDeviceProperties(&device, 0);
@@ -194,6 +214,9 @@ absl::Status Bench(const Variant& variant,
   if (absl::GetFlag(FLAGS_stages_alone)) {
     absl::Status alone = MeasureStagesAlone(*weights, *rows);
     if (!alone.ok()) return alone;
+  }
+  if (absl::GetFlag(FLAGS_roof) > absl::ZeroDuration()) {
+    if (absl::Status s = MeasureRoof(variant, *rows, report); !s.ok()) return s;
   }
   for (const BenchRow& row : *rows) report["rows"].push_back(Json(row));
   const std::string path = absl::GetFlag(FLAGS_trace);
