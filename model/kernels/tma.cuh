@@ -76,15 +76,15 @@ __device__ inline void BarrierArriveExpecting(std::uint64_t* barrier,
                : "memory");
 }
 
-// Arrives on CTA `rank`'s barrier at this address. Orders nothing: a release at
-// cluster scope would fence the whole device. For places in shared memory whose
-// last reads wgmma has completed.
+// Arrives on CTA `rank`'s barrier at this address, releasing at CTA scope, as
+// CUTLASS's ClusterBarrier does: behind it lie no writes, only reads by wgmma
+// that are complete. (A release at cluster scope would fence the whole device.)
 __device__ inline void BarrierArriveAfterReads(std::uint64_t* barrier,
                                                int rank) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [remote];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
       "}\n" ::"r"(SharedAddress(barrier)),
       "r"(rank)
       : "memory");
