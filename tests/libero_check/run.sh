@@ -14,7 +14,7 @@ if ! ldconfig -p | grep -q libOSMesa; then
   exit 1
 fi
 if [ ! -e "$venv/bin/piserve-libero" ]; then
-  echo "installing LIBERO in $venv (0.8 GB to download)" >&2
+  echo "installing LIBERO in $venv (0.9 GB to download)" >&2
   python3 -m venv "$venv"
   copy=$(mktemp -d)
   cp -r clients/python "$copy"  # setuptools builds beside the sources
