@@ -3,7 +3,7 @@
 //
 //   model_bench --variant=pi0 --batch_sizes=1,8,64 --json=out.json
 //   model_bench --batch_sizes=1 --steps=10,5,3,2
-//   model_bench --ladder
+//   model_bench --ladder --batch_sizes=8
 //
 // Every size is checked before it is timed: its graphs are compared with their
 // kernels when the policy starts, and its actions must be finite.
@@ -51,7 +51,7 @@ ABSL_FLAG(absl::Duration, period, absl::ZeroDuration(),
 ABSL_FLAG(int, micro_rows, 8, "Rows whose prefix is computed at once, at most");
 ABSL_FLAG(std::string, plan, "", "Plan file to keep");
 ABSL_FLAG(bool, ladder, false,
-          "Only switch the optimisations on one by one, for one row");
+          "Only switch the optimisations on one by one, for the first shape");
 ABSL_FLAG(bool, stages_alone, false, "Time each stage alone too");
 ABSL_FLAG(absl::Duration, roof, absl::ZeroDuration(),
           "How long to load the device with GEMMs afterwards, for their rate");
@@ -229,9 +229,8 @@ absl::Status Ladder(const Variant& variant,
                     nlohmann::json& report) {
   std::printf("%s, %s, horizon %d\n", DeviceName().c_str(),
               DebugString(variant).c_str(), variant.action_horizon);
-  WaveShape shape = ShapesByFlags(variant).front();
-  shape.rows = 1;
-  return RunLadder(std::move(weights), shape, report["ladder"]);
+  return RunLadder(std::move(weights), ShapesByFlags(variant).front(),
+                   report["ladder"]);
 }
 
 absl::Status Run() {
