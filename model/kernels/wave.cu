@@ -5,8 +5,8 @@ namespace piserve::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-// For 224 x 224 pixels one load a thread, all on the bus at once.
-constexpr int kBlocksPerCamera = 37;
+// More, with one load a thread, are slower: the bus serves few at once.
+constexpr int kBlocksPerCamera = 16;
 
 __device__ int LiveBefore(const std::uint8_t* mask, int camera) {
   int live = 0;

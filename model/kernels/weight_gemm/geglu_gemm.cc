@@ -19,6 +19,7 @@ struct Tile {
 
 constexpr Tile kTiles[] = {
     {256, 208, 813, weight_gemm::LaunchGeglu<256, 208>},
+    {256, 192, 811, weight_gemm::LaunchGeglu<256, 192>},
     {256, 144, 790, weight_gemm::LaunchGeglu<256, 144>},
     {128, 208, 700, weight_gemm::LaunchGeglu<128, 208>},
     {128, 112, 560, weight_gemm::LaunchGeglu<128, 112>},

@@ -6,7 +6,7 @@
 namespace piserve::kernels {
 namespace {
 
-constexpr int kWidths[] = {144, 208, 256};  // tokens of a tile
+constexpr int kWidths[] = {144, 208};  // tokens of a tile
 constexpr int kTileRows = 128;
 // Tiles that one wave holds, and those below which library kernels win.
 constexpr int kMostTiles = 132, kLeastTiles = 110;
@@ -44,8 +44,6 @@ cudaError_t LaunchSplitGemm(const SplitGemmArgs& args, cudaStream_t stream) {
       return weight_gemm::LaunchSplit<144>(args, processors, stream);
     case 208:
       return weight_gemm::LaunchSplit<208>(args, processors, stream);
-    case 256:
-      return weight_gemm::LaunchSplit<256>(args, processors, stream);
     default:
       return cudaErrorInvalidValue;
   }

@@ -14,7 +14,7 @@ inline constexpr int kSplitGemmParts = 2;
 
 // Whether it fills the device with one wave of tiles: never with more tokens
 // than kSplitGemmTokens.
-inline constexpr long kSplitGemmTokens = 1024;
+inline constexpr long kSplitGemmTokens = 832;
 bool SplitGemmSupports(int tokens, int in, int out);
 
 struct SplitGemmArgs {

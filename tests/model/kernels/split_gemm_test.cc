@@ -45,7 +45,7 @@ Expected Dot(const Bf16* x, const Bf16* w, int size) {
 }
 
 TEST_F(SplitGemmTest, EqualsItsTwinAtEveryPrefixItServes) {
-  for (const int tokens : {560, 576, 788, 816, 832, 968}) {
+  for (const int tokens : {560, 576, 788, 816, 832}) {
     ASSERT_TRUE(SplitGemmSupports(tokens, kIn, kOut)) << tokens;
     const auto x = NormalBf16(static_cast<std::size_t>(tokens) * kIn, tokens);
     const auto parts = Run(x, tokens);
@@ -84,7 +84,7 @@ TEST_F(SplitGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
 }
 
 TEST_F(SplitGemmTest, RefusesWhatItWouldNotFillTheDeviceWith) {
-  for (const int tokens : {0, 50, 304, 1025, 1632}) {
+  for (const int tokens : {0, 50, 304, 833, 968, 1632}) {
     EXPECT_FALSE(SplitGemmSupports(tokens, kIn, kOut)) << tokens;
   }
   EXPECT_FALSE(SplitGemmSupports(816, 4096, 1024));
