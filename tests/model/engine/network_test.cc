@@ -208,18 +208,23 @@ TEST_P(NetworkTest, AStageAloneComputesWhatItDoesInAWave) {
   const c10::InferenceMode inference;
   const Buffers& b = network_->buffers();
   const std::int64_t images = 3 * Variant::kCameras * variant().vision.tokens();
-  const std::pair<Stage, at::Tensor> outputs[] = {
+  struct Output {
+    Stage stage;
+    at::Tensor value;
+    at::Tensor want = value.clone();  // every stage alone loads the wave anew
+  };
+  const Output outputs[] = {
       {Stage::kVision, b.image_tokens.narrow(0, 0, images)},
       {Stage::kPrefill, b.keys[0][0].narrow(0, 0, b.prefix_len[0].item<int>())},
       {Stage::kDenoise, b.x.narrow(0, 0, 3)}};
-  for (const auto& [stage, output] : outputs) {
-    const at::Tensor want = output.clone();
-    output.zero_();
+  for (const Output& output : outputs) {
+    output.value.zero_();
     cudaDeviceSynchronize();
-    OrThrow(
-        network_->EnqueueAlone(stage, wave.host(), Largest(3), [](Stage) {}));
+    OrThrow(network_->EnqueueAlone(output.stage, wave.host(), Largest(3),
+                                   [](Stage) {}));
     OrThrow(network_->Synchronize());
-    EXPECT_TRUE(at::equal(want, output)) << static_cast<int>(stage);
+    EXPECT_TRUE(at::equal(output.want, output.value))
+        << static_cast<int>(output.stage);
   }
 }
 
