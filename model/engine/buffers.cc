@@ -90,7 +90,7 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   prefix_h = Bf16({p, v.vlm.width});
   prefix_qkv = Bf16({p, QkvWidth(v.vlm)});
   prefix_o = Bf16({p, std::int64_t{v.vlm.heads} * v.vlm.head_dim});
-  if (weights.vlm.rows.gate_up == GateUp::kGateFirst) {
+  if (weights.vlm.gate_up == GateUp::kGateFirst) {
     prefix_gate_up = Bf16({p, std::int64_t{2} * v.vlm.mlp});
   }
   prefix_act = Bf16({p, v.vlm.mlp});
@@ -106,7 +106,7 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   suffix_y = Bf16({q, v.expert.width});
   suffix_qkv = Bf16({q, QkvWidth(v.expert)});
   suffix_o = Bf16({q, std::int64_t{v.expert.heads} * v.expert.head_dim});
-  if (weights.expert.rows.gate_up == GateUp::kGateFirst) {
+  if (weights.expert.gate_up == GateUp::kGateFirst) {
     suffix_gate_up = Bf16({q, std::int64_t{2} * v.expert.mlp});
   }
   suffix_act = Bf16({q, v.expert.mlp});

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
-#include "model/engine/head_projection.h"
 #include "model/engine/stages.h"
 #include "model/engine/suffix_attention.h"
 #include "model/kernels/norm.h"
@@ -175,25 +174,24 @@ void DenoiseStage::Norm(const at::Tensor& gain, int norm) {
 
 void DenoiseStage::Attend(const GemmaWeights::Layer& layer, int index) {
   const int inner = size_.heads * size_.head_dim;
-  EnqueueHeadProjection(
-      {.what = "suffix q, k and v",
-       .size = size_,
-       .order = weights_.expert.rows,
-       .x = b_.suffix_h,
-       .w = layer.qkv,
-       .to = {.qkv = Data<Bf16>(b_.suffix_qkv),
-              .table = Data<float2>(b_.rope),
-              .start = Data<int>(b_.prefix_len),
-              .cache_k = Data<Bf16>(b_.keys[index]),
-              .cache_v = Data<Bf16>(b_.values[index]),
-              .rows = rows_,
-              .seq = per_row_,
-              .heads = size_.heads,
-              .kv_heads = size_.kv_heads,
-              .head_dim = size_.head_dim,
-              .cache_len = b_.cache_len,
-              .start_offset = variant_.suffix_len() - per_row_}},
-      launcher_);
+  Linear(inner + 2 * size_.kv_heads * size_.head_dim, size_.width, b_.suffix_h,
+         layer.qkv, b_.suffix_qkv, Output::kReplace);
+  launcher_.Run("suffix RoPE", [&](cudaStream_t stream) {
+    return kernels::LaunchRopeScatter(
+        {.qkv = Data<Bf16>(b_.suffix_qkv),
+         .table = Data<float2>(b_.rope),
+         .start = Data<int>(b_.prefix_len),
+         .cache_k = Data<Bf16>(b_.keys[index]),
+         .cache_v = Data<Bf16>(b_.values[index]),
+         .rows = rows_,
+         .seq = per_row_,
+         .heads = size_.heads,
+         .kv_heads = size_.kv_heads,
+         .head_dim = size_.head_dim,
+         .cache_len = b_.cache_len,
+         .start_offset = variant_.suffix_len() - per_row_},
+        stream);
+  });
   EnqueueSuffixAttention(
       {.size = size_,
        .qkv = b_.suffix_qkv,
@@ -213,7 +211,7 @@ void DenoiseStage::Attend(const GemmaWeights::Layer& layer, int index) {
 
 // suffix_h -> suffix_act: in one kernel where the weights are packed for it.
 void DenoiseStage::GatedUp(const GemmaWeights::Layer& layer) {
-  if (weights_.expert.rows.gate_up == GateUp::kPacked) {
+  if (weights_.expert.gate_up == GateUp::kPacked) {
     launcher_.Run("suffix gate and up", [&](cudaStream_t stream) {
       return kernels::LaunchGegluGemm({.x = Data<Bf16>(b_.suffix_h),
                                        .w = Data<Bf16>(layer.gate_up),

@@ -85,13 +85,6 @@ absl::Status Guarded(const char* what, F f) {
   }
 }
 
-RowOrders OrdersOf(const Optimisations& optimisations) {
-  return {.gate_up =
-              optimisations.fused_geglu ? GateUp::kPacked : GateUp::kGateFirst,
-          .heads = optimisations.fused_rope ? kernels::HeadOrder::kPairs
-                                            : kernels::HeadOrder::kPlain};
-}
-
 }  // namespace
 
 Network::Network(const Variant& variant, Options options)
@@ -108,8 +101,9 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
       absl::WrapUnique(new Network(weights.variant(), std::move(options)));
   const c10::cuda::CUDAStreamGuard guard(network->stream_);
   const Optimisations& optimisations = network->options_.optimisations;
-  auto loaded = LoadWeights(weights, network->options_.step_counts,
-                            OrdersOf(optimisations));
+  auto loaded = LoadWeights(
+      weights, network->options_.step_counts,
+      optimisations.fused_geglu ? GateUp::kPacked : GateUp::kGateFirst);
   if (!loaded.ok()) return loaded.status();
   network->weights_ = *std::move(loaded);
   auto gemms = GemmBook::Create(optimisations.timed_gemms

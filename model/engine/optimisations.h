@@ -23,9 +23,6 @@ struct Optimisations {
   bool own_attention = true;
   // GeGLU in the epilogue of the gate and up GEMMs; off: a kernel after.
   bool fused_geglu = true;
-  // RoPE and the way to the cache in the epilogue of the q, k and v GEMMs; off:
-  // a kernel after.
-  bool fused_rope = true;
   // All steps of one row in one kernel, which brings its own attention; off:
   // step by step.
   bool persistent_denoising = true;

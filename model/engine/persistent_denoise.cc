@@ -40,7 +40,7 @@ kernels::ExpertWeights Matrices(const Variant& variant,
   const GemmaSize& size = variant.expert;
   const std::int64_t query = std::int64_t{size.heads} * size.head_dim;
   const std::int64_t key = std::int64_t{size.kv_heads} * size.head_dim;
-  const auto rows = weights.expert.rows.gate_up == GateUp::kPacked
+  const auto rows = weights.expert.gate_up == GateUp::kPacked
                         ? kernels::GateUpRows::kPacked
                         : kernels::GateUpRows::kSeparate;
   kernels::ExpertWeights matrices;
@@ -55,8 +55,7 @@ kernels::ExpertWeights Matrices(const Variant& variant,
                           .gate = gate,
                           .up = gate + std::int64_t{size.mlp} * size.width,
                           .down = Data<Bf16>(layer.down),
-                          .gate_up = rows,
-                          .heads = weights.expert.rows.heads};
+                          .gate_up = rows};
   }
   if (!variant.pi05) {
     matrices.suffix_mlp_out = Data<Bf16>(weights.suffix.mix_out);

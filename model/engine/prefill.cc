@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "model/engine/head_projection.h"
 #include "model/engine/stages.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
@@ -121,26 +120,26 @@ void PrefillStage::Norm(const at::Tensor& gain, Residual residual) {
   });
 }
 
-// With heads == 0 keys and values only.
+// Operations 2 to 4 of docs/pi0.md 2.6; with heads == 0 keys and values only.
 void PrefillStage::ProjectKeys(const GemmaWeights::Layer& layer, int index,
                                int heads) {
-  EnqueueHeadProjection({.what = "prefix q, k and v",
-                         .size = size_,
-                         .order = weights_.rows,
-                         .x = b_.prefix_h,
-                         .w = layer.qkv,
-                         .to = {.qkv = Data<Bf16>(b_.prefix_qkv),
-                                .table = Data<float2>(b_.rope),
-                                .row_base = Data<int>(b_.row_base),
-                                .cache_k = Data<Bf16>(b_.keys[index]),
-                                .cache_v = Data<Bf16>(b_.values[index]),
-                                .rows = shape_.rows,
-                                .seq = len_,
-                                .heads = heads,
-                                .kv_heads = size_.kv_heads,
-                                .head_dim = size_.head_dim,
-                                .cache_len = b_.cache_len}},
-                        launcher_);
+  const int width = (heads + 2 * size_.kv_heads) * size_.head_dim;
+  Linear(width, size_.width, b_.prefix_h.data_ptr(), layer.qkv, b_.prefix_qkv,
+         Output::kReplace);
+  launcher_.Run("prefix RoPE", [&](cudaStream_t stream) {
+    return kernels::LaunchRopeScatter({.qkv = Data<Bf16>(b_.prefix_qkv),
+                                       .table = Data<float2>(b_.rope),
+                                       .row_base = Data<int>(b_.row_base),
+                                       .cache_k = Data<Bf16>(b_.keys[index]),
+                                       .cache_v = Data<Bf16>(b_.values[index]),
+                                       .rows = shape_.rows,
+                                       .seq = len_,
+                                       .heads = heads,
+                                       .kv_heads = size_.kv_heads,
+                                       .head_dim = size_.head_dim,
+                                       .cache_len = b_.cache_len},
+                                      stream);
+  });
 }
 
 void PrefillStage::Attend(const GemmaWeights::Layer& layer, int index) {
@@ -191,7 +190,7 @@ at::Tensor PrefillStage::Attention(int index) {
 
 // prefix_h -> prefix_act: in one kernel where the weights are packed for it.
 void PrefillStage::GatedUp(const GemmaWeights::Layer& layer) {
-  if (weights_.rows.gate_up == GateUp::kPacked) {
+  if (weights_.gate_up == GateUp::kPacked) {
     launcher_.Run("prefix gate and up", [&](cudaStream_t stream) {
       return kernels::LaunchGegluGemm({.x = Data<Bf16>(b_.prefix_h),
                                        .w = Data<Bf16>(layer.gate_up),

@@ -19,7 +19,6 @@
 #include "model/engine/step_tables.h"
 #include "model/engine/tensor_loader.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
-#include "model/kernels/weight_gemm/rope_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -49,38 +48,12 @@ at::Tensor PackedRows(int mlp) {
   return at::tensor(rows).to(at::kCUDA);
 }
 
-// Heads' projections in one matrix.
-at::Tensor Merged(const std::vector<at::Tensor>& projections,
-                  kernels::HeadOrder order) {
-  const at::Tensor heads = at::cat(projections);
-  if (order == kernels::HeadOrder::kPlain) return heads;
-  std::vector<std::int64_t> rows(heads.size(0));
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const int d = static_cast<int>(i % kernels::kRopePairHead);
-    rows[i - d + kernels::RopePairColumn(d)] = static_cast<std::int64_t>(i);
-  }
-  return at::index_select(heads, 0, at::tensor(rows).to(at::kCUDA));
-}
-
-// What there is a kernel for.
-RowOrders Supported(const GemmaSize& size, RowOrders rows) {
-  if (!kernels::GegluGemmSupports(size.width, size.mlp)) {
-    rows.gate_up = GateUp::kGateFirst;
-  }
-  if (!kernels::RopeGemmSupports(size.width, size.heads, size.kv_heads,
-                                 size.head_dim)) {
-    rows.heads = kernels::HeadOrder::kPlain;
-  }
-  return rows;
-}
-
 class Packer {
  public:
   Packer(const checkpoint::Weights& weights)
       : variant_(weights.variant()), load_(weights) {}
 
-  EngineWeights Pack(const std::vector<int>& step_counts,
-                     const RowOrders& rows);
+  EngineWeights Pack(const std::vector<int>& step_counts, GateUp gate_up);
   const absl::Status& status() const { return load_.status(); }
   const std::string& last() const { return load_.last(); }
 
@@ -186,17 +159,15 @@ void Packer::PackGemma(const GemmaSize& size, const std::string& model,
     GemmaWeights::Layer& l = to.layers.emplace_back();
     if (!adaptive) l.input_gain = Gain(layer + "input_layernorm");
     if (keys_only_at_the_end && i + 1 == size.depth) {
-      l.qkv = Merged({get("self_attn.k_proj"), get("self_attn.v_proj")},
-                     to.rows.heads);
+      l.qkv = at::cat({get("self_attn.k_proj"), get("self_attn.v_proj")});
       return;
     }
-    l.qkv = Merged({get("self_attn.q_proj"), get("self_attn.k_proj"),
-                    get("self_attn.v_proj")},
-                   to.rows.heads);
+    l.qkv = at::cat({get("self_attn.q_proj"), get("self_attn.k_proj"),
+                     get("self_attn.v_proj")});
     l.o = get("self_attn.o_proj");
     if (!adaptive) l.post_gain = Gain(layer + "post_attention_layernorm");
     l.gate_up = at::cat({get("mlp.gate_proj"), get("mlp.up_proj")});
-    if (to.rows.gate_up == GateUp::kPacked) {
+    if (to.gate_up == GateUp::kPacked) {
       l.gate_up = at::index_select(l.gate_up, 0, PackedRows(size.mlp));
     }
     l.down = get("mlp.down_proj");
@@ -225,14 +196,18 @@ void Packer::PackSuffix(SuffixWeights& to) {
 }
 
 EngineWeights Packer::Pack(const std::vector<int>& step_counts,
-                           const RowOrders& rows) {
+                           GateUp gate_up) {
   EngineWeights to;
   PackVision(to.vision);
   to.embedding = load_.Bf16(std::string(checkpoint::kTokenEmbedding));
-  to.vlm.rows = Supported(variant_.vlm, rows);
+  if (kernels::GegluGemmSupports(variant_.vlm.width, variant_.vlm.mlp)) {
+    to.vlm.gate_up = gate_up;
+  }
   PackGemma(variant_.vlm, std::string(checkpoint::kVlmPrefix),
             /*adaptive=*/false, /*keys_only_at_the_end=*/true, to.vlm);
-  to.expert.rows = Supported(variant_.expert, rows);
+  if (kernels::GegluGemmSupports(variant_.expert.width, variant_.expert.mlp)) {
+    to.expert.gate_up = gate_up;
+  }
   PackGemma(variant_.expert, std::string(checkpoint::kExpertPrefix),
             variant_.pi05, /*keys_only_at_the_end=*/false, to.expert);
   PackSuffix(to.suffix);
@@ -244,10 +219,10 @@ EngineWeights Packer::Pack(const std::vector<int>& step_counts,
 
 absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
                                           const std::vector<int>& step_counts,
-                                          const RowOrders& rows) {
+                                          GateUp gate_up) {
   Packer packer(weights);
   try {
-    EngineWeights packed = packer.Pack(step_counts, rows);
+    EngineWeights packed = packer.Pack(step_counts, gate_up);
     if (!packer.status().ok()) return packer.status();
     return packed;
   } catch (const c10::OutOfMemoryError& e) {

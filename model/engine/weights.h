@@ -7,7 +7,6 @@
 
 #include "absl/status/statusor.h"
 #include "model/checkpoint/weights.h"
-#include "model/kernels/prefix.h"
 #include "model/variant.h"
 
 namespace piserve::engine {
@@ -47,12 +46,6 @@ enum class GateUp {
   kPacked,  // as kernels/geglu_gemm wants them
 };
 
-// Order of the rows of merged projections.
-struct RowOrders {
-  GateUp gate_up = GateUp::kGateFirst;
-  kernels::HeadOrder heads = kernels::HeadOrder::kPlain;  // of q, k, v
-};
-
 struct GemmaWeights {
   struct Layer {
     at::Tensor input_gain;  // fp32 [width], 1 + w; undefined with adaRMS
@@ -64,8 +57,8 @@ struct GemmaWeights {
     at::Tensor down;     // [width, mlp]
   };
   std::vector<Layer> layers;
-  RowOrders rows;         // of every layer
-  at::Tensor final_gain;  // fp32; expert without adaRMS only
+  GateUp gate_up = GateUp::kGateFirst;  // of every layer
+  at::Tensor final_gain;                // fp32; expert without adaRMS only
 };
 
 // Outer projections, fp32, and what of them is folded.
@@ -96,12 +89,12 @@ struct EngineWeights {
 };
 
 // Brings the weights to the current device, synthetic ones made there.
-// `step_counts` says for which counts tables are made, `rows` how rows should
-// lie; they do only where there is a kernel for the sizes.
+// `step_counts` says for which counts tables are made, `gate_up` how
+// those rows should lie; kPacked only where there is a kernel for the sizes.
 // FAILED_PRECONDITION that names the tensor if memory does not suffice; what
 // Weights::Find returns.
 absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
                                           const std::vector<int>& step_counts,
-                                          const RowOrders& rows);
+                                          GateUp gate_up);
 
 }  // namespace piserve::engine

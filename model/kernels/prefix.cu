@@ -70,18 +70,9 @@ struct Run<1> {
   }
 };
 
-// What the threads of one head have read, 16 lanes in order kPairs, is about to
-// be overwritten by others of them.
-template <HeadOrder kOrder>
-__device__ void HeadIsRead() {
-  if constexpr (kOrder == HeadOrder::kPairs) {
-    __syncwarp(0xFFFFu << (threadIdx.x & 16));
-  }
-}
-
 // Rotates (or copies) kRun pairs (d, d + head_dim / 2) of one head of one token
 // a thread.
-template <int kRun, HeadOrder kOrder>
+template <int kRun>
 __global__ void __launch_bounds__(kThreads)
     RopeScatterKernel(RopeScatterArgs a) {
   LetNextStart();
@@ -102,10 +93,8 @@ __global__ void __launch_bounds__(kThreads)
       a.qkv + ((static_cast<long>(row) * a.seq + token) * all_heads + head) *
                   a.head_dim;
   float x1[kRun], x2[kRun];
-  constexpr bool kPlain = kOrder == HeadOrder::kPlain;
-  Run<kRun>::Load(x + (kPlain ? d : RopePairColumn(d)), x1);
-  Run<kRun>::Load(x + (kPlain ? d + half : RopePairColumn(d + half)), x2);
-  HeadIsRead<kOrder>();
+  Run<kRun>::Load(x + d, x1);
+  Run<kRun>::Load(x + d + half, x2);
   if (head < a.heads + a.kv_heads) {
     const float2* table = a.table + static_cast<long>(position) * half + d;
 #pragma unroll
@@ -168,16 +157,9 @@ cudaError_t LaunchRopeScatter(const RopeScatterArgs& args,
   if (args.head_dim % 2 != 0) return cudaErrorInvalidValue;
   const long pairs = static_cast<long>(args.rows) * args.seq *
                      (args.heads + 2 * args.kv_heads) * (args.head_dim / 2);
-  if (args.order == HeadOrder::kPairs) {
-    if (args.head_dim != kRopePairHead) return cudaErrorInvalidValue;
-    return Launch(RopeScatterKernel<8, HeadOrder::kPairs>, Over(pairs / 8),
-                  stream, args);
-  }
   return args.head_dim % 16 == 0
-             ? Launch(RopeScatterKernel<8, HeadOrder::kPlain>, Over(pairs / 8),
-                      stream, args)
-             : Launch(RopeScatterKernel<1, HeadOrder::kPlain>, Over(pairs),
-                      stream, args);
+             ? Launch(RopeScatterKernel<8>, Over(pairs / 8), stream, args)
+             : Launch(RopeScatterKernel<1>, Over(pairs), stream, args);
 }
 
 cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,

@@ -33,22 +33,6 @@ struct EmbedPrefixArgs {
 // Source: openpi models_pytorch/pi0_pytorch.py, embed_prefix.
 cudaError_t LaunchEmbedPrefix(const EmbedPrefixArgs& args, cudaStream_t stream);
 
-// Order of the columns (of a projection: its rows) within a head.
-enum class HeadOrder {
-  kPlain,
-  kPairs,  // RopePairColumn
-};
-
-// Where kPairs puts dimension d of a head of 256: eight pairs that RoPE turns
-// (d, d + 128) take 16 columns, the first of each and kRopePairOffset further
-// the second, so that both meet in one thread of an MMA.
-inline constexpr int kRopePairHead = 256;
-inline constexpr int kRopePairOffset = 8;
-__host__ __device__ constexpr int RopePairColumn(int d) {
-  const int pair = d % (kRopePairHead / 2), second = d / (kRopePairHead / 2);
-  return pair / 8 * 16 + pair % 8 + second * kRopePairOffset;
-}
-
 struct RopeScatterArgs {
   // [rows, seq, (heads + 2 * kv_heads) * head_dim]: q heads, k heads, v heads;
   // q is rotated in place. With heads == 0: k and v only.
@@ -67,8 +51,6 @@ struct RopeScatterArgs {
   int head_dim = 0;
   int cache_len = 0;
   int start_offset = 0;  // added to start
-  // Of qkv as it comes; kPairs for heads of 256 only. What is written is plain.
-  HeadOrder order = HeadOrder::kPlain;
 };
 
 // Rotates q and k by their positions and puts k and v into the cache.

@@ -7,8 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "model/kernels/prefix.h"
-
 namespace piserve::kernels {
 
 // All denoising steps of one robot's call as one persistent kernel: suffix
@@ -49,7 +47,6 @@ struct ExpertLayerWeights {
   const __nv_bfloat16* up = nullptr;    // [4096, 1024]
   const __nv_bfloat16* down = nullptr;  // [1024, 4096]
   GateUpRows gate_up = GateUpRows::kSeparate;
-  HeadOrder heads = HeadOrder::kPlain;  // of q's, k's and v's rows
 };
 
 struct ExpertWeights {

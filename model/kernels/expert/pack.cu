@@ -11,13 +11,10 @@ constexpr int kPackThreads = 256;
 __device__ const __nv_bfloat16* QkvRow(const ExpertLayerWeights& w, int group,
                                        int x) {
   const long in = kExpertWidth;
-  const auto row = [&](int dim) {
-    return w.heads == HeadOrder::kPairs ? RopePairColumn(dim) : dim;
-  };
   if (group >= kFirstValueGroup) {
-    return w.v + row(ValueDim(group - kFirstValueGroup, x)) * in;
+    return w.v + ValueDim(group - kFirstValueGroup, x) * in;
   }
-  const int dim = row(RopeDim(group, x >> 1) + 128 * (x & 1));
+  const int dim = RopeDim(group, x >> 1) + 128 * (x & 1);
   if (group >= kFirstKeyGroup) return w.k + dim * in;
   return w.q + ((group >> 5) * kHeadDim + dim) * in;
 }

@@ -38,7 +38,6 @@ constexpr Switch kSwitches[] = {
     {"GEMM algorithms timed", &Optimisations::timed_gemms},
     {"own attention", &Optimisations::own_attention},
     {"GeGLU in the GEMM", &Optimisations::fused_geglu},
-    {"RoPE in the GEMM", &Optimisations::fused_rope},
     {"one kernel denoises", &Optimisations::persistent_denoising}};
 
 struct Rung {

@@ -191,7 +191,6 @@ TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
       {"timed_gemms", &Optimisations::timed_gemms},
       {"own_attention", &Optimisations::own_attention},
       {"fused_geglu", &Optimisations::fused_geglu},
-      {"fused_rope", &Optimisations::fused_rope},
       {"persistent_denoising", &Optimisations::persistent_denoising}};
   for (const auto& [name, field] : fields) {
     Optimisations optimisations;

@@ -2,7 +2,6 @@
 #include <memory>
 
 #include "model/kernels/weight_gemm/geglu_gemm.h"
-#include "model/kernels/weight_gemm/rope_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 #include "tests/model/kernels/cases.h"
 #include "tests/model/kernels/twins.h"
@@ -70,69 +69,6 @@ KernelCase GegluGemmCase(int tokens, int in, int out) {
   return c;
 }
 
-// Queries, keys and values of `rows` rows of `seq` tokens behind `start`, all
-// turned by the same angle.
-KernelCase RopeGemmCase(int rows, int seq, int in, int start) {
-  constexpr int kHeads = 8, kHalf = kRopePairHead / 2;
-  constexpr int kColumns = (kHeads + 2) * kRopePairHead;
-  const int tokens = rows * seq, len = start + seq;
-  const Product p{tokens, in, kColumns};
-  KernelCase c = p.Case("RoPE GEMM");
-  c.bytes += 2.0 * tokens * kColumns;
-  auto x = RandomBf16(static_cast<std::size_t>(tokens) * in, 1 / 8.0f);
-  auto w = RandomBf16(p.weights() * c.sets);
-  auto qkv = std::make_shared<DeviceArray<Bf16>>(
-      static_cast<std::size_t>(tokens) * kColumns);
-  const std::size_t cache = static_cast<std::size_t>(rows) * len;
-  auto k = std::make_shared<DeviceArray<Bf16>>(cache * kRopePairHead);
-  auto v = std::make_shared<DeviceArray<Bf16>>(cache * kRopePairHead);
-  auto table = std::make_shared<DeviceArray<float2>>(std::vector<float2>(
-      static_cast<std::size_t>(len) * kHalf, make_float2(0.6f, 0.8f)));
-  auto starts =
-      std::make_shared<DeviceArray<int>>(std::vector<int>(rows, start));
-  c.launch = [=](int set, cudaStream_t stream) {
-    RopeGemmArgs args;
-    args.x = x->data();
-    args.w = w->data() + set * p.weights();
-    args.in = in;
-    args.to.qkv = qkv->data();
-    args.to.table = table->data();
-    args.to.start = starts->data();
-    args.to.cache_k = k->data();
-    args.to.cache_v = v->data();
-    args.to.rows = rows;
-    args.to.seq = seq;
-    args.to.heads = kHeads;
-    args.to.kv_heads = 1;
-    args.to.head_dim = kRopePairHead;
-    args.to.cache_len = len;
-    return LaunchRopeGemm(args, stream);
-  };
-  c.check = [=, launch = c.launch] {
-    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
-    const auto queries = qkv->Get(), keys = k->Get(), host_x = x->Get();
-    std::vector<Bf16> host_w(p.weights());
-    cudaMemcpy(host_w.data(), w->data(), p.weights() * sizeof(Bf16),
-               cudaMemcpyDeviceToHost);
-    for (std::size_t i = 0; i < 200; ++i) {
-      const std::size_t at = i * 104729 % (p.tokens * std::size_t{9} * kHalf);
-      const std::size_t token = at / (9 * kHalf), d = at % kHalf;
-      const std::size_t head = at / kHalf % 9;
-      const std::size_t row = head * kRopePairHead + RopePairColumn(d);
-      const Bf16* from = &host_x[token * in];
-      const Expected want =
-          Rotate(Dot(from, &host_w[row * in], in), 0.6f,
-                 Dot(from, &host_w[(row + kRopePairOffset) * in], in), -0.8f);
-      const std::size_t place = token / seq * len + start + token % seq;
-      const Bf16 got =
-          head < kHeads ? queries[token * kColumns + head * kRopePairHead + d]
-                        : keys[place * kRopePairHead + d];
-      ASSERT_NEAR(Value(got), want.value, 0.01 * std::abs(want.value) + 0.01);
-    }
-  };
-  return c;
-}
-
 KernelCase SplitGemmCase(int tokens) {
   constexpr int kIn = 16384, kOut = 2048, kHalf = kIn / kSplitGemmParts;
   const Product p{tokens, kIn, kOut};
@@ -177,12 +113,6 @@ std::vector<CaseMaker> GemmCases() {
   }
   for (const int tokens : {100, 200, 400, 800, 3200}) {
     cases.push_back([=] { return GegluGemmCase(tokens, 1024, 4096); });
-  }
-  for (const int rows : {1, 2, 4, 8}) {
-    cases.push_back([=] { return RopeGemmCase(rows, 816, 2048, 0); });
-  }
-  for (const int rows : {2, 4, 8, 16, 64}) {
-    cases.push_back([=] { return RopeGemmCase(rows, 50, 1024, 816); });
   }
   for (const int tokens : {560, 816}) {
     cases.push_back([=] { return SplitGemmCase(tokens); });

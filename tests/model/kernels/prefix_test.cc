@@ -99,18 +99,12 @@ TEST_F(PrefixTest, EmbedPrefixLaysOutEachRowAndFillsTheRestWithZeros) {
 struct RopeCase {
   int rows, seq, heads, kv_heads, head_dim, cache_len, start_offset, row_base;
   bool with_start;
-  HeadOrder order = HeadOrder::kPlain;
 };
 
-// Heads of kRopePairHead in order of RoPE's pairs.
-std::vector<Bf16> InPairs(const std::vector<Bf16>& plain) {
-  std::vector<Bf16> pairs(plain.size());
-  for (std::size_t i = 0; i < plain.size(); ++i) {
-    const int d = static_cast<int>(i % kRopePairHead);
-    pairs[i - d + RopePairColumn(d)] = plain[i];
-  }
-  return pairs;
-}
+struct RopeTwin {
+  std::vector<Expected> qkv, k, v;
+  std::vector<bool> written;  // of the caches
+};
 
 void CheckRope(const RopeCase& c) {
   const int half = c.head_dim / 2;
@@ -127,8 +121,7 @@ void CheckRope(const RopeCase& c) {
   for (int r = 0; r < c.rows && c.with_start; ++r) start[r] = 5 + 3 * r;
   const std::size_t cache = static_cast<std::size_t>(c.row_base + c.rows) *
                             c.cache_len * c.kv_heads * c.head_dim;
-  DeviceArray<Bf16> qkv_d(c.order == HeadOrder::kPairs ? InPairs(qkv) : qkv);
-  DeviceArray<Bf16> k(cache), v(cache);
+  DeviceArray<Bf16> qkv_d(qkv), k(cache), v(cache);
   DeviceArray<float2> table_d(table);
   DeviceArray<int> start_d(start), base(std::vector<int>{c.row_base});
   const auto k_before = k.Get();
@@ -146,7 +139,6 @@ void CheckRope(const RopeCase& c) {
   args.head_dim = c.head_dim;
   args.cache_len = c.cache_len;
   args.start_offset = c.start_offset;
-  args.order = c.order;
   ASSERT_EQ(LaunchRopeScatter(args, nullptr), cudaSuccess);
 
   const auto got = qkv_d.Get(), got_k = k.Get(), got_v = v.Get();
@@ -198,17 +190,6 @@ TEST_F(PrefixTest, RopeRotatesInPlaceAndScattersToTheCache) {
   CheckRope({3, 300, 8, 1, 32, 330, 0, 2, false});
   CheckRope({2, 11, 8, 1, 32, 330, 0, 0, true});
   CheckRope({2, 9, 4, 2, 24, 40, 3, 1, true});  // no 16-byte runs
-}
-
-TEST_F(PrefixTest, RopeReadsHeadsInOrderOfItsPairs) {
-  CheckRope({1, 816, 8, 1, 256, 867, 0, 0, false, HeadOrder::kPairs});
-  CheckRope({3, 50, 8, 1, 256, 100, 1, 1, true, HeadOrder::kPairs});
-  CheckRope({1, 7, 0, 1, 256, 33, 0, 0, true, HeadOrder::kPairs});
-  RopeScatterArgs args;
-  args.rows = args.seq = args.kv_heads = 1;
-  args.head_dim = 128;
-  args.order = HeadOrder::kPairs;
-  EXPECT_EQ(LaunchRopeScatter(args, nullptr), cudaErrorInvalidValue);
 }
 
 TEST_F(PrefixTest, GegluEqualsItsTwin) {
