@@ -90,22 +90,32 @@ sanitize() {
   done
 }
 
+# Back to back, and at the pace of a robot that asks thirty times a second: a
+# card at its power limit lowers its clock.
 bench() {
-  local LINES_SHOWN=24
+  local LINES_SHOWN=24 calls=300 pace=33ms
   step pi0 240 bin/model_bench --batch_sizes=1 --calls=10000 \
     --json="$results/pi0.json" --trace="$results/pi0_trace.json"
+  step pi0_paced 60 bin/model_bench --batch_sizes=1 --cameras=3,2 \
+    --calls=$calls --period=$pace --json="$results/pi0_paced.json"
   step pi0_two_cameras 60 bin/model_bench --batch_sizes=1 --cameras=2 \
-    --calls=1000 --json="$results/pi0_two_cameras.json"
+    --calls=$calls --json="$results/pi0_two_cameras.json"
   # 788 tokens of prefix, 10 actions.
   step pi0_788 60 bin/model_bench --batch_sizes=1 --horizon=10 \
-    --prompt_tokens=20 --calls=1000 --json="$results/pi0_788.json"
+    --prompt_tokens=20 --calls=$calls --json="$results/pi0_788.json"
   step pi0_steps 60 bin/model_bench --batch_sizes=1 --steps=10,5,3,2 \
     --json="$results/pi0_steps.json"
-  step pi0_batched 120 bin/model_bench --batch_sizes=1,8,64 --stages_alone \
-    --json="$results/pi0_batched.json"
+  step pi0_alone 120 bin/model_bench --batch_sizes=1,8,64 --stages_alone \
+    --json="$results/pi0_alone.json"
+  # A minute of each, then what GEMMs reach on the device as it is then.
+  step pi0_loaded 240 bin/model_bench --batch_sizes=8,64 --calls=8300 \
+    --roof=10s --json="$results/pi0_loaded.json"
   step pi0_ladder 120 bin/model_bench --ladder --json="$results/pi0_ladder.json"
-  step pi05 120 bin/model_bench --variant=pi05 --seed=4 --batch_sizes=1 \
-    --prompt_tokens=200,60 --json="$results/pi05.json"
+  step pi05 60 bin/model_bench --variant=pi05 --seed=4 --batch_sizes=1 \
+    --prompt_tokens=200,60 --calls=$calls --json="$results/pi05.json"
+  step pi05_paced 60 bin/model_bench --variant=pi05 --seed=4 --batch_sizes=1 \
+    --prompt_tokens=200,60 --calls=$calls --period=$pace \
+    --json="$results/pi05_paced.json"
 }
 
 milliseconds() { echo $(($(date +%s%N) / 1000000)); }
