@@ -68,7 +68,7 @@ sanitized() {
 }
 
 sanitize() {
-  local sanitizer name pids=() names=()
+  local sanitizer name shard shards pids=() names=()
   sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer) || {
     printf '\n!!! SKIPPED: compute-sanitizer is not installed here\n'
     summary+=('sanitize                 SKIPPED: no compute-sanitizer')
@@ -77,10 +77,15 @@ sanitize() {
   printf '\n=== sanitize\n'
   for tool in memcheck racecheck initcheck synccheck; do
     for program in kernels_test expert_test; do
-      name=${tool}_$program
-      sanitized "$name" $tool $program &
-      pids+=($!)
-      names+=("$name")
+      shards=1
+      [ $tool = racecheck ] && shards=5  # by far the slowest
+      for ((shard = 0; shard < shards; ++shard)); do
+        name=${tool}_${program}_$shard
+        GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard \
+          sanitized "$name" $tool $program &
+        pids+=($!)
+        names+=("$name")
+      done
     done
   done
   for i in "${!pids[@]}"; do
