@@ -68,30 +68,35 @@ sanitized() {
 }
 
 sanitize() {
-  local sanitizer name shard shards pids=() names=()
+  local sanitizer name tool tools shard shards pids names
   sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer) || {
     printf '\n!!! SKIPPED: compute-sanitizer is not installed here\n'
     summary+=('sanitize                 SKIPPED: no compute-sanitizer')
     return
   }
   printf '\n=== sanitize\n'
-  for tool in memcheck racecheck initcheck synccheck; do
-    for program in kernels_test expert_test; do
-      shards=1
-      [ $tool = racecheck ] && shards=5  # by far the slowest
-      for ((shard = 0; shard < shards; ++shard)); do
-        name=${tool}_${program}_$shard
-        GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard \
-          sanitized "$name" $tool $program &
-        pids+=($!)
-        names+=("$name")
+  # A few side by side; sixteen at once are all late. Racecheck is by far the
+  # slowest.
+  for tools in 'memcheck initcheck synccheck' racecheck; do
+    pids=() names=()
+    for tool in $tools; do
+      for program in kernels_test expert_test; do
+        shards=1
+        [ $tool = racecheck ] && shards=3
+        for ((shard = 0; shard < shards; ++shard)); do
+          name=${tool}_${program}_$shard
+          GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard \
+            sanitized "$name" $tool $program &
+          pids+=($!)
+          names+=("$name")
+        done
       done
     done
-  done
-  for i in "${!pids[@]}"; do
-    wait "${pids[$i]}" || failed=1
-    tail -n 3 "$results/${names[$i]}.log"
-    summary+=("$(cat "$results/${names[$i]}.line")")
+    for i in "${!pids[@]}"; do
+      wait "${pids[$i]}" || failed=1
+      tail -n 3 "$results/${names[$i]}.log"
+      summary+=("$(cat "$results/${names[$i]}.line")")
+    done
   done
 }
 
