@@ -58,6 +58,14 @@ __device__ inline void Mma(float (&c)[4], const std::uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// bf16 of two numbers in one word, the first one low.
+__device__ inline std::uint32_t PackPair(float a, float b) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+
 // 2^x within two units in the last place; 2^-inf is 0.
 __device__ inline float Exp2(float x) {
   float y;

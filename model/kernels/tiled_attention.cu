@@ -21,7 +21,6 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kTileKeys = 64;
 constexpr int kStages = 2;
 constexpr int kMaxSplits = 8;  // the largest portable cluster
-constexpr float kLog2E = 1.4426950408889634f;
 
 template <int kDim, int kM>
 struct Layout {

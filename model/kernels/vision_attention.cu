@@ -29,7 +29,6 @@ constexpr int kThreads = kGroups * kGroup;
 constexpr int kGroupRows = 64;
 constexpr int kRows = kGroups * kGroupRows;
 constexpr int kStages = 2;
-constexpr float kLog2E = 1.4426950408889634f;
 enum Part { kQuery, kKey, kValue };
 
 // One part of a head, of kCount tokens.
@@ -140,11 +139,6 @@ __device__ void Softmax(float (&s)[128], float scale, float (&sum)[2]) {
     }
     sum[r] = total[0] + total[1];
   }
-}
-
-__device__ std::uint32_t PackPair(float a, float b) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 
 // out = p v. A fragment of two neighbouring score tiles is one of p.

@@ -26,7 +26,6 @@ namespace {
 
 // CTAs that fetch k and v for each other where keys are not split; 1 or 2.
 constexpr int kPeersOfWhole = 2;
-constexpr float kLog2E = 1.4426950408889634f;
 
 template <int kPeers>
 __device__ void InitBarriers(Shared& shared) {

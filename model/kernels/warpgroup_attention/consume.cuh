@@ -161,11 +161,6 @@ __device__ inline void Rescale(Consumer& c, const float (&factor)[2]) {
   for (int i = 0; i < 128; ++i) c.out[i] *= factor[i / 2 % 2];
 }
 
-__device__ inline std::uint32_t PackPair(float a, float b) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
 // A fragment of two neighbouring score tiles is one of p.
 __device__ inline void Pack(const float (&s)[32],
                             std::uint32_t (&p)[kKeys / 16][4]) {
