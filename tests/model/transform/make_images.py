@@ -49,7 +49,9 @@ def chunk(kind, body, crc=None):
 
 
 def png(width, height, bits, colour, rows, *extra, interlace=0):
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+    header = struct.pack(
+        ">IIBBBBB", width, height, bits, colour, 0, 0, interlace
+    )
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -64,8 +66,13 @@ def interlaced():
     pixels = [[(8 * y + x) * 4 for x in range(8)] for y in range(8)]
     rows = b""
     for x0, y0, dx, dy in [
-        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
-        (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
     ]:
         for y in range(y0, 8, dy):
             rows += b"\0" + bytes(pixels[y][x] for x in range(x0, 8, dx))
@@ -87,11 +94,16 @@ def good():
         "rgb422.jpg": encoded(rgb, "JPEG", quality=85, subsampling=1),
         "rgb420.jpg": encoded(rgb, "JPEG", quality=75, subsampling=2),
         "progressive.jpg": encoded(rgb, "JPEG", quality=80, progressive=True),
-        "restart.jpg": encoded(rgb, "JPEG", quality=80, restart_marker_blocks=1),
+        "restart.jpg": encoded(
+            rgb, "JPEG", quality=80, restart_marker_blocks=1
+        ),
         "grey.jpg": encoded(grey, "JPEG", quality=90),
         "stray_bytes.jpg": bytes(stray),
         "exif_rotated.jpg": encoded(
-            rgb, "JPEG", quality=90, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
+            rgb,
+            "JPEG",
+            quality=90,
+            exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
             b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
         ),
         "rgb.png": encoded(rgb, "PNG"),
@@ -102,7 +114,11 @@ def good():
         "palette4.png": encoded(palette, "PNG"),
         "palette_transparent.png": encoded(palette, "PNG", transparency=3),
         "gamma.png": png(
-            2, 2, 8, 2, b"\0" + b"\x40\x80\xc0" * 2 + b"\0" + b"\x20\x30\x50" * 2,
+            2,
+            2,
+            8,
+            2,
+            b"\0" + b"\x40\x80\xc0" * 2 + b"\0" + b"\x20\x30\x50" * 2,
             chunk(b"gAMA", struct.pack(">I", 100000)),
             chunk(b"tEXt", b"Comment\0hello"),
         ),
@@ -138,41 +154,53 @@ def bad():
         "no_frame.jpg": (b"\xff\xd8\xff\xd9", "IMAGE_CORRUPT"),
         "truncated.jpg": (jpeg[: len(jpeg) * 2 // 3], "IMAGE_CORRUPT"),
         "truncated_closed.jpg": (
-            jpeg[: len(jpeg) * 2 // 3] + b"\xff\xd9", "IMAGE_CORRUPT"),
+            jpeg[: len(jpeg) * 2 // 3] + b"\xff\xd9",
+            "IMAGE_CORRUPT",
+        ),
         "cut_segment.jpg": (jpeg[: frame + 4], "IMAGE_CORRUPT"),
-        "zero_length.jpg": (jpeg[:2] + b"\xff\xe0\0\0" + jpeg[2:], "IMAGE_CORRUPT"),
-        "cut_frame.jpg": (b"\xff\xd8\xff\xc0\0\x04\x08\0\xff\xd9", "IMAGE_CORRUPT"),
+        "zero_length.jpg": (
+            jpeg[:2] + b"\xff\xe0\0\0" + jpeg[2:],
+            "IMAGE_CORRUPT",
+        ),
+        "cut_frame.jpg": (
+            b"\xff\xd8\xff\xc0\0\x04\x08\0\xff\xd9",
+            "IMAGE_CORRUPT",
+        ),
         "lying_height.jpg": (bytes(lying), "IMAGE_CORRUPT"),
         "two_frames.jpg": (bytes(twice), "IMAGE_CORRUPT"),
-        "many_scans.jpg": (many[:-2] + scan * 64 + many[-2:], "IMAGE_UNSUPPORTED"),
-        "cmyk.jpg": (
-            encoded(rgb.convert("CMYK"), "JPEG"), "IMAGE_UNSUPPORTED"),
+        "many_scans.jpg": (
+            many[:-2] + scan * 64 + many[-2:],
+            "IMAGE_UNSUPPORTED",
+        ),
+        "cmyk.jpg": (encoded(rgb.convert("CMYK"), "JPEG"), "IMAGE_UNSUPPORTED"),
         "arithmetic.jpg": (marker(0xC9), "IMAGE_UNSUPPORTED"),
         "lossless.jpg": (marker(0xC3), "IMAGE_UNSUPPORTED"),
         "twelve_bits.jpg": (bytes(twelve), "IMAGE_UNSUPPORTED"),
         "empty.png": (b"", "IMAGE_CORRUPT"),
         "no_header.png": (still[:8] + still[33:], "IMAGE_CORRUPT"),
         "truncated.png": (still[: len(still) // 2], "IMAGE_CORRUPT"),
-        "truncated_closed.png": (
-            png(2, 2, 8, 2, row), "IMAGE_CORRUPT"),
+        "truncated_closed.png": (png(2, 2, 8, 2, row), "IMAGE_CORRUPT"),
         "no_end.png": (still[:-12], "IMAGE_CORRUPT"),
         "bad_crc.png": (bytes(damaged), "IMAGE_CORRUPT"),
         "bad_ancillary_crc.png": (
             png(2, 2, 8, 2, row * 2, chunk(b"tEXt", b"a\0b", crc=1)),
-            "IMAGE_CORRUPT"),
+            "IMAGE_CORRUPT",
+        ),
         "no_palette.png": (png(2, 2, 8, 3, (b"\0\0\0") * 2), "IMAGE_CORRUPT"),
         "sixteen_bits.png": (
-            png(2, 2, 16, 0, (b"\0" + b"\x40" * 4) * 2), "IMAGE_UNSUPPORTED"),
+            png(2, 2, 16, 0, (b"\0" + b"\x40" * 4) * 2),
+            "IMAGE_UNSUPPORTED",
+        ),
         "animated.png": (
             png(2, 2, 8, 2, row * 2, chunk(b"acTL", struct.pack(">II", 1, 0))),
-            "IMAGE_UNSUPPORTED"),
+            "IMAGE_UNSUPPORTED",
+        ),
         "too_wide.png": (png(4097, 2, 8, 2, row), "IMAGE_SIZE"),
         "far_too_wide.png": (png(0xFFFFFFFF, 1, 8, 2, row), "IMAGE_SIZE"),
         "too_many_pixels.png": (png(4096, 1025, 8, 2, row), "IMAGE_SIZE"),
         "zero_width.png": (png(0, 2, 8, 2, row), "IMAGE_SIZE"),
         "too_flat.png": (png(1000, 3, 8, 2, row), "IMAGE_RATIO"),
-        "bomb.png": (
-            png(2048, 2048, 8, 2, b"\0" * 1024), "IMAGE_CORRUPT"),
+        "bomb.png": (png(2048, 2048, 8, 2, b"\0" * 1024), "IMAGE_CORRUPT"),
     }
 
 
