@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
+#include "model/engine/gated_up.h"
 #include "model/engine/stages.h"
 #include "model/engine/suffix_attention.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/suffix.h"
 #include "model/kernels/wave.h"
-#include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -36,7 +36,6 @@ class DenoiseStage {
   void EmbedState();
   void Norm(const at::Tensor& gain, int norm);
   void Attend(const GemmaWeights::Layer& layer, int index);
-  void GatedUp(const GemmaWeights::Layer& layer);
   void Mlp(const GemmaWeights::Layer& layer);
   void StepActions();
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
@@ -209,31 +208,16 @@ void DenoiseStage::Attend(const GemmaWeights::Layer& layer, int index) {
          ResidualOutput());
 }
 
-// suffix_h -> suffix_act: in one kernel where the weights are packed for it.
-void DenoiseStage::GatedUp(const GemmaWeights::Layer& layer) {
-  if (weights_.expert.gate_up == GateUp::kPacked) {
-    launcher_.Run("suffix gate and up", [&](cudaStream_t stream) {
-      return kernels::LaunchGegluGemm({.x = Data<Bf16>(b_.suffix_h),
-                                       .w = Data<Bf16>(layer.gate_up),
-                                       .y = Data<Bf16>(b_.suffix_act),
-                                       .tokens = tokens_,
-                                       .in = size_.width,
-                                       .out = size_.mlp},
-                                      stream);
-    });
-    return;
-  }
-  Linear(2 * size_.mlp, size_.width, b_.suffix_h, layer.gate_up,
-         b_.suffix_gate_up, Output::kReplace);
-  launcher_.Run("suffix GeGLU", [&](cudaStream_t stream) {
-    return kernels::LaunchGeglu(Data<Bf16>(b_.suffix_gate_up),
-                                Data<Bf16>(b_.suffix_act), tokens_, size_.mlp,
-                                stream);
-  });
-}
-
 void DenoiseStage::Mlp(const GemmaWeights::Layer& layer) {
-  GatedUp(layer);
+  EnqueueGatedUp({.what = "suffix gate and up",
+                  .size = size_,
+                  .order = weights_.expert.gate_up,
+                  .x = b_.suffix_h,
+                  .w = layer.gate_up,
+                  .gate_up = b_.suffix_gate_up,
+                  .y = b_.suffix_act,
+                  .tokens = tokens_},
+                 launcher_);
   Linear(size_.width, size_.mlp, b_.suffix_act, layer.down, ResidualTarget(),
          ResidualOutput());
 }

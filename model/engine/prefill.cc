@@ -4,11 +4,11 @@
 
 #include <cmath>
 
+#include "model/engine/gated_up.h"
 #include "model/engine/stages.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/prefix_attention.h"
-#include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::engine {
@@ -43,7 +43,6 @@ class PrefillStage {
   void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
-  void GatedUp(const GemmaWeights::Layer& layer);
   void Mlp(const GemmaWeights::Layer& layer);
   void Linear(int n, int k, const void* x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
@@ -188,33 +187,18 @@ at::Tensor PrefillStage::Attention(int index) {
       /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
 }
 
-// prefix_h -> prefix_act: in one kernel where the weights are packed for it.
-void PrefillStage::GatedUp(const GemmaWeights::Layer& layer) {
-  if (weights_.gate_up == GateUp::kPacked) {
-    launcher_.Run("prefix gate and up", [&](cudaStream_t stream) {
-      return kernels::LaunchGegluGemm({.x = Data<Bf16>(b_.prefix_h),
-                                       .w = Data<Bf16>(layer.gate_up),
-                                       .y = Data<Bf16>(b_.prefix_act),
-                                       .tokens = tokens_,
-                                       .in = size_.width,
-                                       .out = size_.mlp},
-                                      stream);
-    });
-    return;
-  }
-  Linear(2 * size_.mlp, size_.width, b_.prefix_h.data_ptr(), layer.gate_up,
-         b_.prefix_gate_up, Output::kReplace);
-  launcher_.Run("prefix GeGLU", [&](cudaStream_t stream) {
-    return kernels::LaunchGeglu(Data<Bf16>(b_.prefix_gate_up),
-                                Data<Bf16>(b_.prefix_act), tokens_, size_.mlp,
-                                stream);
-  });
-}
-
 // prefix_h -> prefix_x, or prefix_parts where few tokens leave whole tiles too
 // few.
 void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
-  GatedUp(layer);
+  EnqueueGatedUp({.what = "prefix gate and up",
+                  .size = size_,
+                  .order = weights_.gate_up,
+                  .x = b_.prefix_h,
+                  .w = layer.gate_up,
+                  .gate_up = b_.prefix_gate_up,
+                  .y = b_.prefix_act,
+                  .tokens = tokens_},
+                 launcher_);
   if (down_in_parts_) {
     launcher_.Run("prefix down", [&](cudaStream_t stream) {
       return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),

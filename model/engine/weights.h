@@ -89,8 +89,8 @@ struct EngineWeights {
 };
 
 // Brings the weights to the current device, synthetic ones made there.
-// `step_counts` says for which counts tables are made, `gate_up` how
-// those rows should lie; kPacked only where there is a kernel for the sizes.
+// `step_counts` says for which counts tables are made, `gate_up` how rows of
+// gate and up should lie; kPacked only where there is a kernel for the sizes.
 // FAILED_PRECONDITION that names the tensor if memory does not suffice; what
 // Weights::Find returns.
 absl::StatusOr<EngineWeights> LoadWeights(const checkpoint::Weights& weights,
