@@ -11,6 +11,7 @@
 
 #include "model/kernels/launch.cuh"
 #include "model/kernels/mma.cuh"
+#include "model/kernels/processors.h"
 #include "model/kernels/tma.cuh"
 #include "model/kernels/vision_attention.h"
 #include "model/kernels/vision_wgmma.cuh"
@@ -312,13 +313,8 @@ cudaError_t LaunchVisionAttention(const VisionAttentionArgs& args,
       args.images <= 0 || args.heads <= 0) {
     return cudaErrorInvalidValue;
   }
-  int device = 0, processors = 0;
-  if (cudaError_t e = cudaGetDevice(&device); e != cudaSuccess) return e;
-  if (cudaError_t e = cudaDeviceGetAttribute(
-          &processors, cudaDevAttrMultiProcessorCount, device);
-      e != cudaSuccess) {
-    return e;
-  }
+  int processors = 0;
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) return e;
   // With two tasks keys and values of a head are copied once.
   const int heads = args.images * args.heads;
   return vision::Rounds(heads, 2, processors) <=

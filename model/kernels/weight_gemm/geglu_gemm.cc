@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "model/kernels/processors.h"
 #include "model/kernels/weight_gemm/tile.h"
 
 namespace piserve::kernels {
@@ -45,7 +46,7 @@ cudaError_t LaunchGegluGemm(const GegluGemmArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   int processors = 0;
-  if (cudaError_t e = weight_gemm::Processors(&processors); e != cudaSuccess) {
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) {
     return e;
   }
   const Tile* best = nullptr;
@@ -57,13 +58,4 @@ cudaError_t LaunchGegluGemm(const GegluGemmArgs& args, cudaStream_t stream) {
   return best->launch(args, processors, stream);
 }
 
-namespace weight_gemm {
-
-cudaError_t Processors(int* count) {
-  int device = 0;
-  if (cudaError_t e = cudaGetDevice(&device); e != cudaSuccess) return e;
-  return cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
-}
-
-}  // namespace weight_gemm
 }  // namespace piserve::kernels

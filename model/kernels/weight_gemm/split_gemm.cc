@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/weight_gemm/split_gemm.h"
 
+#include "model/kernels/processors.h"
 #include "model/kernels/weight_gemm/tile.h"
 
 namespace piserve::kernels {
@@ -36,7 +37,7 @@ bool SplitGemmSupports(int tokens, int in, int out) {
 
 cudaError_t LaunchSplitGemm(const SplitGemmArgs& args, cudaStream_t stream) {
   int processors = 0;
-  if (cudaError_t e = weight_gemm::Processors(&processors); e != cudaSuccess) {
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) {
     return e;
   }
   switch (WidthFor(args.tokens, args.in, args.out)) {

@@ -17,7 +17,4 @@ template <int kTokens>
 cudaError_t LaunchSplit(const SplitGemmArgs& args, int processors,
                         cudaStream_t stream);
 
-// Multiprocessors of the current device.
-cudaError_t Processors(int* count);
-
 }  // namespace piserve::kernels::weight_gemm
