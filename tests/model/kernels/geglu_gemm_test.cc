@@ -34,17 +34,6 @@ struct Projection {
   std::vector<Bf16> plain, packed;
 };
 
-// A dot product and how far FP32 sums in any order may be from it.
-Expected Dot(const Bf16* x, const Bf16* w, int size) {
-  double value = 0, total = 0;
-  for (int i = 0; i < size; ++i) {
-    const double term = Value(x[i]) * Value(w[i]);
-    value += term;
-    total += std::abs(term);
-  }
-  return {value, size * kFp32Half * total};
-}
-
 Expected Twin(const Bf16* x, const Projection& p, int output) {
   const Expected gate =
       Dot(x, &p.plain[static_cast<long>(output) * p.in], p.in);

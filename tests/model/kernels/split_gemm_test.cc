@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
 namespace {
@@ -32,17 +33,6 @@ class SplitGemmTest : public KernelTest {
     return parts.Get();
   }
 };
-
-// An FP32 sum in any order.
-Expected Dot(const Bf16* x, const Bf16* w, int size) {
-  double value = 0, total = 0;
-  for (int i = 0; i < size; ++i) {
-    const double term = Value(x[i]) * Value(w[i]);
-    value += term;
-    total += std::abs(term);
-  }
-  return {value, size * kFp32Half * total};
-}
 
 TEST_F(SplitGemmTest, EqualsItsTwinAtEveryPrefixItServes) {
   for (const int tokens : {560, 576, 788, 816, 832}) {

@@ -49,6 +49,17 @@ inline void Attend(const std::vector<double>& q, const std::vector<double>& k,
   }
 }
 
+// A dot product and how far FP32 sums in any order may be from it.
+inline Expected Dot(const Bf16* x, const Bf16* w, int size) {
+  double value = 0, total = 0;
+  for (int i = 0; i < size; ++i) {
+    const double term = Value(x[i]) * Value(w[i]);
+    value += term;
+    total += std::abs(term);
+  }
+  return {value, size * kFp32Half * total};
+}
+
 inline std::vector<double> Widen(const Bf16* from, std::size_t count) {
   std::vector<double> to(count);
   for (std::size_t i = 0; i < count; ++i) to[i] = Value(from[i]);
