@@ -18,6 +18,7 @@
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
 #include "piserve/v1/policy.grpc.pb.h"
+#include "tests/server/good_request.h"
 #include "tests/server/http_get.h"
 #include "tests/support/fake_host.h"
 #include "tests/support/fake_policy.h"
@@ -27,25 +28,10 @@ namespace {
 
 using piserve::testing::FakePolicy;
 using piserve::testing::FakeVariant;
+using piserve::testing::GoodRequest;
 using piserve::testing::HttpGet;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-v1::InferRequest GoodRequest() {
-  v1::InferRequest request;
-  v1::ObservationRequest& observation = *request.mutable_observation();
-  observation.set_prompt("put the bowl on the plate");
-  for (int i = 0; i < 8; ++i) observation.add_state(0);
-  for (const char* name : {"observation/image", "observation/wrist_image"}) {
-    v1::Image& image = *observation.add_images();
-    image.set_name(name);
-    image.set_encoding(v1::IMAGE_ENCODING_RGB8);
-    image.set_width(224);
-    image.set_height(224);
-    image.set_data(std::string(224 * 224 * 3, '\x40'));
-  }
-  return request;
-}
 
 // Samples of a metrics page by name, summed over labels that contain `label`.
 double Total(const std::string& page, const std::string& name,

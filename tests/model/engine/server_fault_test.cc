@@ -23,6 +23,7 @@
 #include "piserve/v1/policy.grpc.pb.h"
 #include "server/run.h"
 #include "tests/model/engine/device_faults.h"
+#include "tests/server/good_request.h"
 #include "tests/server/http_get.h"
 
 ABSL_DECLARE_FLAG(std::string, port_file);
@@ -120,23 +121,11 @@ class Robot {
   }
 
   grpc::Status Infer() {
-    v1::InferRequest request;
-    v1::ObservationRequest& observation = *request.mutable_observation();
-    observation.set_prompt("put the bowl on the plate");
-    for (int i = 0; i < 8; ++i) observation.add_state(0);
-    for (const char* name : {"observation/image", "observation/wrist_image"}) {
-      v1::Image& image = *observation.add_images();
-      image.set_name(name);
-      image.set_encoding(v1::IMAGE_ENCODING_RGB8);
-      image.set_width(224);
-      image.set_height(224);
-      image.set_data(std::string(224 * 224 * 3, '\x40'));
-    }
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() +
                          std::chrono::seconds(10));
     v1::InferResponse response;
-    return stub_->Infer(&context, request, &response);
+    return stub_->Infer(&context, piserve::testing::GoodRequest(), &response);
   }
 
   bool Ready() {
