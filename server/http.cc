@@ -53,10 +53,20 @@ std::vector<std::string> ServerOptions(const std::string& address) {
           "no"};
 }
 
+// Connects to a port of this machine and says nothing.
+void Knock(int port) {
+  char error[64];
+  mg_connection* connection =
+      mg_connect_client("127.0.0.1", port, 0, error, sizeof error);
+  if (connection != nullptr) mg_close_connection(connection);
+}
+
+}  // namespace
+
 // CivetWeb tells nobody else why it did not start.
-class StartLog {
+class HttpServer::Log {
  public:
-  StartLog() { callbacks_.log_message = &StartLog::Add; }
+  Log() { callbacks_.log_message = &Log::Add; }
 
   const CivetCallbacks* callbacks() const { return &callbacks_; }
   std::string Get() const {
@@ -70,8 +80,7 @@ class StartLog {
   static int Add(const mg_connection* connection, const char* message) {
     const auto* server =
         static_cast<CivetServer*>(mg_get_user_data(mg_get_context(connection)));
-    auto* log =
-        static_cast<StartLog*>(const_cast<void*>(server->getUserContext()));
+    auto* log = static_cast<Log*>(const_cast<void*>(server->getUserContext()));
     const std::lock_guard lock(log->mutex_);
     if (log->text_.size() < kLongest) {
       absl::StrAppend(&log->text_, log->text_.empty() ? "" : "; ", message);
@@ -83,18 +92,6 @@ class StartLog {
   mutable std::mutex mutex_;
   std::string text_;  // the first messages
 };
-
-// Connects to a port of this machine and says nothing.
-void Knock(int port) {
-  char error[64];
-  mg_connection* connection =
-      mg_connect_client("127.0.0.1", port, 0, error, sizeof error);
-  if (connection != nullptr) mg_close_connection(connection);
-}
-
-}  // namespace
-
-class HttpServer::Log : public StartLog {};
 
 class HttpServer::Handler : public CivetHandler {
  public:
