@@ -111,6 +111,7 @@ void PrefillStage::Norm(const at::Tensor& gain, Residual residual) {
         {.x = Data<Bf16>(b_.prefix_x),
          .parts = residual == Residual::kParts ? Data<float>(b_.prefix_parts)
                                                : nullptr,
+         .part_count = kernels::kSplitGemmParts,
          .h = Data<Bf16>(b_.prefix_h),
          .scale = {.base = Data<float>(gain)},
          .rows = tokens_,

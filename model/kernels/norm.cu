@@ -34,22 +34,36 @@ __device__ void LoadValues(const T* row, int width, Values<kChunks>& values) {
   }
 }
 
+// The sum of kParts parts, all of which are on their way at once.
+template <int kParts, int kChunks>
+__device__ void LoadSum(const AddNormArgs& a, long row, Values<kChunks>& sum) {
+  const long stride = static_cast<long>(a.rows) * a.width;
+  Values<kChunks> parts[kParts];
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) {
+    LoadValues(a.parts + p * stride + row, a.width, parts[p]);
+  }
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      sum.v[c][i] = parts[0].v[c][i];
+#pragma unroll
+      for (int p = 1; p < kParts; ++p) sum.v[c][i] += parts[p].v[c][i];
+    }
+  }
+}
+
 // The residual: y, or the sum of its parts.
 template <int kChunks>
 __device__ void LoadResidual(const AddNormArgs& a, long row,
                              Values<kChunks>& y) {
   if (a.parts == nullptr) {
     LoadValues(a.y + row, a.width, y);
-    return;
-  }
-  Values<kChunks> second;
-  LoadValues(a.parts + row, a.width, y);
-  LoadValues(a.parts + static_cast<long>(a.rows) * a.width + row, a.width,
-             second);
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) y.v[c][i] += second.v[c][i];
+  } else if (a.part_count == 2) {
+    LoadSum<2>(a, row, y);
+  } else {
+    LoadSum<4>(a, row, y);
   }
 }
 
@@ -129,7 +143,8 @@ __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(AddNormArgs a) {
 template <Norm kNorm>
 cudaError_t LaunchNorm(const AddNormArgs& a, cudaStream_t stream) {
   if (a.width % 8 != 0 || a.width < 8 ||
-      a.width > kMaxThreads * kMaxChunks * 8 || a.rows < 1) {
+      a.width > kMaxThreads * kMaxChunks * 8 || a.rows < 1 ||
+      (a.parts != nullptr && a.part_count != 2 && a.part_count != 4)) {
     return cudaErrorInvalidValue;
   }
   const int wanted = (a.width / 8 + 31) / 32 * 32;
