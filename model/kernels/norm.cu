@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// One block a row; a thread holds up to kChunks runs of eight values in
-// registers, so x is read once and what the affine needs is on its way while
-// the row is summed. Every width in use fits one run a thread.
+// A block takes a row, and where there are more rows than blocks fit the device
+// at once, every gridDim.x-th: scale and shift stay in registers, and the next
+// row is on its way while this one is summed. A thread holds up to kChunks runs
+// of eight columns, so x is read once. Every width in use fits one run a
+// thread.
+#include <algorithm>
+
 #include "model/kernels/launch.cuh"
 #include "model/kernels/norm.h"
+#include "model/kernels/processors.h"
 #include "model/kernels/vector.cuh"
 
 namespace piserve::kernels {
 namespace {
 
 constexpr int kMaxThreads = 256;
+constexpr int kMaxWarps = kMaxThreads / 32;
 constexpr int kMaxChunks = 4;  // 256 threads * 4 * 8 = 8192 columns
 constexpr float kEpsilon = 1e-6f;
 
 enum class Norm { kLayer, kRms, kAdaRms };
+enum class Residual { kNone, kRows, kTwoParts, kFourParts };  // of AddNormArgs
 
 template <int kChunks>
 struct Values {
   float v[kChunks][8] = {};
+};
+
+// A thread's columns of one row as they come from memory.
+template <int kChunks>
+struct Loaded {
+  Bf16x8 x[kChunks] = {};
+  Bf16x8 y[kChunks] = {};
 };
 
 __device__ int Column(int chunk) {
@@ -26,82 +40,130 @@ __device__ int Column(int chunk) {
          8;
 }
 
-template <int kChunks, typename T>
-__device__ void LoadValues(const T* row, int width, Values<kChunks>& values) {
+__device__ Bf16x8 LoadPacked(const __nv_bfloat16* p) {
+  return *reinterpret_cast<const Bf16x8*>(p);
+}
+
+template <Residual kResidual, int kChunks>
+__device__ void LoadRow(const AddNormArgs& a, long row,
+                        Loaded<kChunks>& loaded) {
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const long at = row * a.width + Column(c);
+    if (Column(c) >= a.width) continue;
+    loaded.x[c] = LoadPacked(a.x + at);
+    if (kResidual == Residual::kRows) loaded.y[c] = LoadPacked(a.y + at);
+  }
+}
+
+template <int kChunks>
+__device__ void LoadValues(const float* row, int width,
+                           Values<kChunks>& values) {
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     if (Column(c) < width) Load8(row + Column(c), values.v[c]);
   }
 }
 
-// The sum of kParts parts, all of which are on their way at once.
-template <int kParts, int kChunks>
-__device__ void LoadSum(const AddNormArgs& a, long row, Values<kChunks>& sum) {
+// All parts are on their way at once.
+template <int kParts>
+__device__ void LoadSum(const AddNormArgs& a, long at, float (&sum)[8]) {
   const long stride = static_cast<long>(a.rows) * a.width;
-  Values<kChunks> parts[kParts];
+  float parts[kParts][8];
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) {
-    LoadValues(a.parts + p * stride + row, a.width, parts[p]);
+  for (int p = 0; p < kParts; ++p) Load8(a.parts + p * stride + at, parts[p]);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    sum[i] = parts[0][i];
+#pragma unroll
+    for (int p = 1; p < kParts; ++p) sum[i] += parts[p][i];
   }
+}
+
+template <int kChunks>
+__device__ void LoadGate(const AddNormArgs& a, Values<kChunks>& gate) {
+  const float* row = a.gate.Row();
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      sum.v[c][i] = parts[0].v[c][i];
-#pragma unroll
-      for (int p = 1; p < kParts; ++p) sum.v[c][i] += parts[p].v[c][i];
-    }
+    for (float& g : gate.v[c]) g = 1;
+    if (a.gate.base == nullptr || Column(c) >= a.width) continue;
+    Load8(row + Column(c), gate.v[c]);
   }
 }
 
-// The residual: y, or the sum of its parts.
-template <int kChunks>
-__device__ void LoadResidual(const AddNormArgs& a, long row,
-                             Values<kChunks>& y) {
-  if (a.parts == nullptr) {
-    LoadValues(a.y + row, a.width, y);
-  } else if (a.part_count == 2) {
-    LoadSum<2>(a, row, y);
-  } else {
-    LoadSum<4>(a, row, y);
-  }
-}
-
-// x = bf16(x + gate * y) in registers and in memory.
-template <int kChunks>
+// x in FP32; with a residual bf16(x + gate * y), stored as well.
+template <Norm kNorm, Residual kResidual, int kChunks>
 __device__ void AddResidual(const AddNormArgs& a, long row,
-                            Values<kChunks>& x) {
-  Values<kChunks> y;
-  LoadResidual(a, row, y);
+                            const Loaded<kChunks>& loaded,
+                            const Values<kChunks>& gate, Values<kChunks>& x) {
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     const int column = Column(c);
-    if (column >= a.width) continue;
-    float gate[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    if (a.gate.base != nullptr) Load8(a.gate.Row() + column, gate);
+    if (kResidual == Residual::kNone || column >= a.width) {
+      Unpack(loaded.x[c], x.v[c]);
+      continue;
+    }
+    const long at = row * a.width + column;
+    float y[8];
+    if (kResidual == Residual::kTwoParts) LoadSum<2>(a, at, y);
+    if (kResidual == Residual::kFourParts) LoadSum<4>(a, at, y);
+    if (kResidual == Residual::kRows) Unpack(loaded.y[c], y);
+    Unpack(loaded.x[c], x.v[c]);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x.v[c][i] += y.v[c][i] * gate[i];
+    for (int i = 0; i < 8; ++i) {
+      x.v[c][i] += y[i] * (kNorm == Norm::kAdaRms ? gate.v[c][i] : 1);
+    }
     const Bf16x8 rounded = Pack(x.v[c]);
-    *reinterpret_cast<Bf16x8*>(a.x + row + column) = rounded;
+    *reinterpret_cast<Bf16x8*>(a.x + at) = rounded;
     Unpack(rounded, x.v[c]);
   }
 }
 
+// Sums over the block in a fixed order, for every thread. Two sums in turn use
+// two halves of the scratch: who writes a half again has met, at the other
+// half's barrier, all who read it.
+class BlockSums {
+ public:
+  explicit __device__ BlockSums(float* scratch) : scratch_(scratch) {}
+
+  __device__ float operator()(float value) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      value += __shfl_xor_sync(0xffffffffu, value, offset);
+    }
+    float* half = scratch_ + turn_ * kMaxWarps;
+    turn_ ^= 1;
+    if (threadIdx.x % 32 == 0) half[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kMaxWarps; ++w) {
+      if (w * 32 < static_cast<int>(blockDim.x)) sum += half[w];
+    }
+    return sum;
+  }
+
+ private:
+  float* scratch_;  // [2, kMaxWarps]
+  int turn_ = 0;
+};
+
 template <int kChunks>
-__device__ float Mean(const Values<kChunks>& x, int width, float* scratch) {
+__device__ float Mean(const Values<kChunks>& x, int width, BlockSums& sums) {
   float sum = 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
 #pragma unroll
     for (float v : x.v[c]) sum += v;
   }
-  return BlockSum(sum, scratch) / width;
+  return sums(sum) / width;
 }
 
 // Mean of (x - shift)^2 over the row's columns.
 template <int kChunks>
 __device__ float MeanSquare(const Values<kChunks>& x, int width, float shift,
-                            float* scratch) {
+                            BlockSums& sums) {
   float sum = 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
@@ -109,52 +171,97 @@ __device__ float MeanSquare(const Values<kChunks>& x, int width, float shift,
 #pragma unroll
     for (float v : x.v[c]) sum += (v - shift) * (v - shift);
   }
-  return BlockSum(sum, scratch) / width;
+  return sums(sum) / width;
 }
 
-template <Norm kNorm, int kChunks>
+// What a normalised value is multiplied by. As asm the addition stays in the
+// loop over rows: in front of it, it would wait for scale before the first sum.
+template <Norm kNorm>
+__device__ float Gain(float scale) {
+  if (kNorm != Norm::kAdaRms) return scale;
+  float gain;
+  asm volatile("add.f32 %0, %1, 0f3F800000;" : "=f"(gain) : "f"(scale));
+  return gain;
+}
+
+template <Norm kNorm, Residual kResidual, int kChunks>
 __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(AddNormArgs a) {
-  __shared__ float scratch[kMaxThreads / 32];
+  __shared__ float scratch[2 * kMaxWarps];
   LetNextStart();
   WaitForPrevious();
-  const long row = static_cast<long>(blockIdx.x) * a.width;
-  Values<kChunks> x, scale, shift;
-  LoadValues(a.x + row, a.width, x);
+  Loaded<kChunks> loaded;
+  Values<kChunks> x, scale, shift, gate;
+  LoadRow<kResidual>(a, blockIdx.x, loaded);
+  __syncwarp();  // keeps the compiler from waiting for `step` first
   LoadValues(a.scale.Row(), a.width, scale);
   if (kNorm != Norm::kRms) LoadValues(a.shift.Row(), a.width, shift);
-  if (a.y != nullptr || a.parts != nullptr) AddResidual(a, row, x);
-  const float mean = kNorm == Norm::kLayer ? Mean(x, a.width, scratch) : 0.0f;
-  const float inverse =
-      rsqrtf(MeanSquare(x, a.width, mean, scratch) + kEpsilon);
-  constexpr float kOffset = kNorm == Norm::kAdaRms ? 1 : 0;
+  if (kNorm == Norm::kAdaRms && kResidual != Residual::kNone) LoadGate(a, gate);
+  BlockSums sums(scratch);
+  for (long row = blockIdx.x; row < a.rows; row += gridDim.x) {
+    AddResidual<kNorm, kResidual>(a, row, loaded, gate, x);
+    const long next = row + gridDim.x;
+    if (next < a.rows) LoadRow<kResidual>(a, next, loaded);
+    const float mean = kNorm == Norm::kLayer ? Mean(x, a.width, sums) : 0.0f;
+    const float inverse = rsqrtf(MeanSquare(x, a.width, mean, sums) + kEpsilon);
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    if (Column(c) >= a.width) continue;
-    float h[8];
+    for (int c = 0; c < kChunks; ++c) {
+      if (Column(c) >= a.width) continue;
+      float h[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      h[i] = (x.v[c][i] - mean) * inverse * (kOffset + scale.v[c][i]) +
-             shift.v[c][i];
+      for (int i = 0; i < 8; ++i) {
+        h[i] = (x.v[c][i] - mean) * inverse * Gain<kNorm>(scale.v[c][i]) +
+               shift.v[c][i];
+      }
+      Store8(a.h + row * a.width + Column(c), h);
     }
-    Store8(a.h + row + Column(c), h);
   }
+}
+
+// As many blocks as the device holds at once, at most one a row.
+template <typename Kernel>
+cudaError_t LaunchRows(Kernel kernel, const AddNormArgs& a, int threads,
+                       cudaStream_t stream) {
+  int processors = 0, blocks = 0;
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) return e;
+  if (cudaError_t e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+          &blocks, kernel, threads, 0);
+      e != cudaSuccess) {
+    return e;
+  }
+  LaunchShape shape;
+  shape.grid = dim3(std::min(a.rows, processors * blocks));
+  shape.threads = threads;
+  return Launch(kernel, shape, stream, a);
+}
+
+template <Norm kNorm, Residual kResidual>
+cudaError_t LaunchWith(const AddNormArgs& a, cudaStream_t stream) {
+  const int wanted = (a.width / 8 + 31) / 32 * 32;
+  return wanted <= kMaxThreads
+             ? LaunchRows(AddNormKernel<kNorm, kResidual, 1>, a, wanted, stream)
+             : LaunchRows(AddNormKernel<kNorm, kResidual, kMaxChunks>, a,
+                          kMaxThreads, stream);
 }
 
 template <Norm kNorm>
 cudaError_t LaunchNorm(const AddNormArgs& a, cudaStream_t stream) {
   if (a.width % 8 != 0 || a.width < 8 ||
       a.width > kMaxThreads * kMaxChunks * 8 || a.rows < 1 ||
-      (a.parts != nullptr && a.part_count != 2 && a.part_count != 4)) {
+      (kNorm != Norm::kAdaRms && a.gate.base != nullptr)) {
     return cudaErrorInvalidValue;
   }
-  const int wanted = (a.width / 8 + 31) / 32 * 32;
-  LaunchShape shape;
-  shape.grid = dim3(a.rows);
-  shape.threads = wanted < kMaxThreads ? wanted : kMaxThreads;
-  if (wanted <= kMaxThreads) {
-    return Launch(AddNormKernel<kNorm, 1>, shape, stream, a);
+  if (a.parts == nullptr) {
+    return a.y != nullptr ? LaunchWith<kNorm, Residual::kRows>(a, stream)
+                          : LaunchWith<kNorm, Residual::kNone>(a, stream);
   }
-  return Launch(AddNormKernel<kNorm, kMaxChunks>, shape, stream, a);
+  switch (a.part_count) {
+    case 2:
+      return LaunchWith<kNorm, Residual::kTwoParts>(a, stream);
+    case 4:
+      return LaunchWith<kNorm, Residual::kFourParts>(a, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 // Without y, x is only read.

@@ -41,9 +41,9 @@ struct AddNormArgs {
   const float* parts = nullptr;      // [part_count, rows, width]; instead of y
   int part_count = 0;                // 2 or 4
   __nv_bfloat16* h = nullptr;        // [rows, width]; may be y
-  // Rows of [width]; only adaRMS has more than one. Gate: 1 without a base;
-  // scale: LayerNorm's weight, RMSNorm's gain 1 + w, adaRMS's scale; shift:
-  // bias, none, adaRMS's shift.
+  // Rows of [width]; only adaRMS has more than one. Gate: adaRMS's, 1 without a
+  // base, refused for the others; scale: LayerNorm's weight, RMSNorm's gain
+  // 1 + w, adaRMS's scale; shift: bias, none, adaRMS's shift.
   StepTable gate = {};
   StepTable scale = {};
   StepTable shift = {};

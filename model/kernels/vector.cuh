@@ -44,21 +44,4 @@ __device__ inline void Load8(const float* p, float (&out)[8]) {
   out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
 
-// Sum over the block in a fixed order; every thread gets it. `scratch` holds
-// one float a warp. Ends with all threads past a barrier, so it may be called
-// again.
-__device__ inline float BlockSum(float value, float* scratch) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, offset);
-  }
-  const int warps = blockDim.x / 32;
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0;
-  for (int w = 0; w < warps; ++w) sum += scratch[w];
-  __syncthreads();
-  return sum;
-}
-
 }  // namespace piserve::kernels

@@ -201,6 +201,55 @@ TEST_P(NormTest, AddsPartsAsTheirSum) {
   }
 }
 
+// More rows than any device holds blocks of at once: a row gets the bits it
+// gets alone, wherever it stands, and each row is taken once.
+TEST_P(NormTest, ARowsBitsDoNotDependOnItsPlaceAmongManyRows) {
+  constexpr int kBase = 37;
+  const Kind kind = GetParam();
+  const auto launch = kind == Kind::kLayer ? LaunchAddLayerNorm
+                      : kind == Kind::kRms ? LaunchAddRmsNorm
+                                           : LaunchAddAdaRmsNorm;
+  for (const Size size : {Size{9001, 64}, Size{6143, 1152}, Size{4099, 1024},
+                          Size{3001, 2048}, Size{1301, 4304}}) {
+    const Inputs base({kBase, size.width}, kind);
+    const std::size_t width = size.width, count = size.rows * width;
+    std::vector<Bf16> many_x(count), many_y(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      many_x[i] = base.x[i % (kBase * width)];
+      many_y[i] = base.y[i % (kBase * width)];
+    }
+    DeviceArray<float> table(base.table);
+    for (const bool adds : {false, true}) {
+      DeviceArray<Bf16> x(many_x), y(many_y), h(count);
+      DeviceArray<Bf16> alone_x(base.x), alone_y(base.y), alone_h(base.x);
+      AddNormArgs args;
+      args.scale = Table(table.data(), nullptr, 0);
+      args.shift = Table(table.data() + width, nullptr, 0);
+      args.width = size.width;
+      args.rows = 1;
+      for (int r = 0; r < kBase; ++r) {
+        args.x = alone_x.data() + r * width;
+        args.y = adds ? alone_y.data() + r * width : nullptr;
+        args.h = alone_h.data() + r * width;
+        ASSERT_EQ(launch(args, nullptr), cudaSuccess);
+      }
+      args.rows = size.rows;
+      args.x = x.data();
+      args.y = adds ? y.data() : nullptr;
+      args.h = h.data();
+      ASSERT_EQ(launch(args, nullptr), cudaSuccess);
+      const auto want_h = alone_h.Get(), want_x = alone_x.Get();
+      const auto got_h = h.Get(), got_x = x.Get();
+      for (int r = 0; r < size.rows; ++r) {
+        const std::size_t at = r * width, from = r % kBase * width;
+        const std::size_t bytes = width * sizeof(Bf16);
+        ASSERT_EQ(std::memcmp(&got_h[at], &want_h[from], bytes), 0) << r;
+        ASSERT_EQ(std::memcmp(&got_x[at], &want_x[from], bytes), 0) << r;
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, NormTest,
                          ::testing::Values(Kind::kLayer, Kind::kRms,
                                            Kind::kAdaRms));
@@ -212,6 +261,20 @@ TEST_F(KernelTest, NormRefusesWidthsItCannotHold) {
     args.width = width;
     EXPECT_EQ(LaunchAddRmsNorm(args, nullptr), cudaErrorInvalidValue);
   }
+}
+
+TEST_F(KernelTest, OnlyAdaRmsTakesAGate) {
+  DeviceArray<Bf16> x(std::vector<Bf16>(8)), y(x.Get());
+  DeviceArray<float> row(std::vector<float>(8, 1));
+  AddNormArgs args;
+  args.x = args.h = x.data();
+  args.y = y.data();
+  args.gate = args.scale = args.shift = Table(row.data(), nullptr, 0);
+  args.rows = 1;
+  args.width = 8;
+  EXPECT_EQ(LaunchAddRmsNorm(args, nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(LaunchAddLayerNorm(args, nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(LaunchAddAdaRmsNorm(args, nullptr), cudaSuccess);
 }
 
 TEST_F(KernelTest, NormRefusesPartsItCannotAdd) {
