@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/launch.cuh"
 #include "model/kernels/prefix.h"
+#include "model/kernels/processors.h"
 #include "model/kernels/vector.cuh"
 
 namespace piserve::kernels {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kRopeThreads = 128;
+constexpr int kRopeBlocks = 7;  // a processor: 896 for 64 rows of 50 tokens
+// Heads a thread of RoPE takes: more share a read of the table, fewer make more
+// blocks. Both divide 8 + 2 heads.
+constexpr int kFewHeads = 2;
+constexpr int kManyHeads = 5;
+constexpr int kBlocksForManyHeads = 4;  // a processor
 
 LaunchShape Over(long items) {
   LaunchShape shape;
@@ -49,74 +57,139 @@ __global__ void __launch_bounds__(kThreads)
   Store8(a.out + item * 8, value);
 }
 
+// kRun neighbouring columns: as they move, as they are computed with, and their
+// (cos, sin).
 template <int kRun>
 struct Run;
 template <>
 struct Run<8> {
-  __device__ static void Load(const __nv_bfloat16* p, float (&out)[8]) {
-    Load8(p, out);
+  using Packed = Bf16x8;
+  static __device__ void Widen(const Packed& v, float (&out)[8]) {
+    Unpack(v, out);
   }
-  __device__ static void Store(__nv_bfloat16* p, const float (&in)[8]) {
-    Store8(p, in);
+  static __device__ Packed Round(const float (&in)[8]) { return Pack(in); }
+  static __device__ void LoadTable(const float2* p, float2 (&out)[8]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float4 two = reinterpret_cast<const float4*>(p)[i];
+      out[2 * i] = {two.x, two.y};
+      out[2 * i + 1] = {two.z, two.w};
+    }
   }
 };
 template <>
 struct Run<1> {
-  __device__ static void Load(const __nv_bfloat16* p, float (&out)[1]) {
-    out[0] = __bfloat162float(*p);
+  using Packed = __nv_bfloat16;
+  static __device__ void Widen(Packed v, float (&out)[1]) {
+    out[0] = __bfloat162float(v);
   }
-  __device__ static void Store(__nv_bfloat16* p, const float (&in)[1]) {
-    *p = __float2bfloat16_rn(in[0]);
+  static __device__ Packed Round(const float (&in)[1]) {
+    return __float2bfloat16_rn(in[0]);
+  }
+  static __device__ void LoadTable(const float2* p, float2 (&out)[1]) {
+    out[0] = *p;
   }
 };
 
-// Rotates (or copies) kRun pairs (d, d + head_dim / 2) of one head of one token
-// a thread.
+// Fused as written, whatever surrounds it, so that every kernel's bits agree.
 template <int kRun>
-__global__ void __launch_bounds__(kThreads)
+__device__ void Rotate(const float2 (&cos_sin)[kRun],
+                       typename Run<kRun>::Packed& first,
+                       typename Run<kRun>::Packed& second) {
+  float x1[kRun], x2[kRun];
+  Run<kRun>::Widen(first, x1);
+  Run<kRun>::Widen(second, x2);
+#pragma unroll
+  for (int i = 0; i < kRun; ++i) {
+    const float2 cs = cos_sin[i];
+    const float x = x1[i];
+    x1[i] = __fmaf_rn(x, cs.x, -__fmul_rn(x2[i], cs.y));
+    x2[i] = __fmaf_rn(x, cs.y, __fmul_rn(x2[i], cs.x));
+  }
+  first = Run<kRun>::Round(x1);
+  second = Run<kRun>::Round(x2);
+}
+
+// A token's heads: q's, which stay in their place, and where k and v go.
+struct Places {
+  __device__ Places(const RopeScatterArgs& a, __nv_bfloat16* token,
+                    long cache_token, int d)
+      : q(token),
+        k(a.cache_k + cache_token * a.kv_heads * a.head_dim + d),
+        v(a.cache_v + cache_token * a.kv_heads * a.head_dim + d) {}
+
+  __device__ __nv_bfloat16* Of(const RopeScatterArgs& a, int head) const {
+    const int rotated = a.heads + a.kv_heads;
+    if (head < a.heads) return q + head * a.head_dim;
+    if (head < rotated) return k + (head - a.heads) * a.head_dim;
+    return v + (head - rotated) * a.head_dim;
+  }
+
+  __nv_bfloat16 *q, *k, *v;
+};
+
+// One thread rotates (or copies) kRun pairs (d, d + head_dim / 2) of kHeads
+// heads of a token, which share their cosines and sines. blockIdx: runs of a
+// row's tokens, groups of heads, rows.
+template <int kRun, int kHeads>
+__global__ void __launch_bounds__(kRopeThreads, kRopeBlocks)
     RopeScatterKernel(RopeScatterArgs a) {
+  const int half = a.head_dim / 2;
+  const unsigned runs = half / kRun;
+  const unsigned item = blockIdx.x * kRopeThreads + threadIdx.x;
+  const int token = static_cast<int>(item / runs);
+  const int d = static_cast<int>(item % runs) * kRun;
+  const int row = static_cast<int>(blockIdx.z);
+  const int all_heads = a.heads + 2 * a.kv_heads;
+  const int first = static_cast<int>(blockIdx.y) * kHeads;
+  __nv_bfloat16* x =
+      a.qkv +
+      (static_cast<long>(row) * a.seq + token) * all_heads * a.head_dim + d;
   LetNextStart();
   WaitForPrevious();
-  const int half = a.head_dim / 2;
-  const int runs = half / kRun;
-  const int all_heads = a.heads + 2 * a.kv_heads;
-  const long item = Item();
-  if (item >= static_cast<long>(a.rows) * a.seq * all_heads * runs) return;
-  const int d = static_cast<int>(item % runs) * kRun;
-  const int head = static_cast<int>(item / runs % all_heads);
-  const int token = static_cast<int>(item / runs / all_heads % a.seq);
-  const int row = static_cast<int>(item / runs / all_heads / a.seq);
-  const int position =
-      (a.start == nullptr ? 0 : a.start[row]) + a.start_offset + token;
+  if (token >= a.seq) return;
 
-  __nv_bfloat16* x =
-      a.qkv + ((static_cast<long>(row) * a.seq + token) * all_heads + head) *
-                  a.head_dim;
-  float x1[kRun], x2[kRun];
-  Run<kRun>::Load(x + d, x1);
-  Run<kRun>::Load(x + d + half, x2);
-  if (head < a.heads + a.kv_heads) {
-    const float2* table = a.table + static_cast<long>(position) * half + d;
+  const int start = a.start == nullptr ? 0 : a.start[row];
+  const int base = a.row_base == nullptr ? 0 : *a.row_base;
+  using Packed = typename Run<kRun>::Packed;
+  Packed x1[kHeads], x2[kHeads];
 #pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-      const float2 cs = table[i];
-      const float first = x1[i];
-      x1[i] = first * cs.x - x2[i] * cs.y;
-      x2[i] = x2[i] * cs.x + first * cs.y;
-    }
+  for (int h = 0; h < kHeads; ++h) {
+    if (first + h >= all_heads) continue;
+    const __nv_bfloat16* from = x + (first + h) * a.head_dim;
+    x1[h] = *reinterpret_cast<const Packed*>(from);
+    x2[h] = *reinterpret_cast<const Packed*>(from + half);
   }
-  __nv_bfloat16* to = x;
-  const int cache_row = row + (a.row_base == nullptr ? 0 : *a.row_base);
-  if (head >= a.heads) {
-    const bool is_k = head < a.heads + a.kv_heads;
-    const int kv_head = (head - a.heads) % a.kv_heads;
-    to = (is_k ? a.cache_k : a.cache_v) +
-         ((static_cast<long>(cache_row) * a.cache_len + position) * a.kv_heads +
-          kv_head) *
-             a.head_dim;
+  const int position = start + a.start_offset + token;
+  float2 cos_sin[kRun];
+  Run<kRun>::LoadTable(a.table + static_cast<long>(position) * half + d,
+                       cos_sin);
+  const Places places(
+      a, x, (static_cast<long>(base) + row) * a.cache_len + position, d);
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    const int head = first + h;
+    if (head >= all_heads) continue;
+    if (head < a.heads + a.kv_heads) Rotate<kRun>(cos_sin, x1[h], x2[h]);
+    __nv_bfloat16* to = places.Of(a, head);
+    *reinterpret_cast<Packed*>(to) = x1[h];
+    *reinterpret_cast<Packed*>(to + half) = x2[h];
   }
-  Run<kRun>::Store(to + d, x1);
-  Run<kRun>::Store(to + d + half, x2);
+}
+
+template <int kRun, int kHeads>
+dim3 RopeGrid(const RopeScatterArgs& a) {
+  const long runs = static_cast<long>(a.seq) * (a.head_dim / 2 / kRun);
+  return dim3(static_cast<unsigned>((runs + kRopeThreads - 1) / kRopeThreads),
+              (a.heads + 2 * a.kv_heads + kHeads - 1) / kHeads, a.rows);
+}
+
+template <int kRun, int kHeads>
+cudaError_t LaunchRope(const RopeScatterArgs& a, cudaStream_t stream) {
+  LaunchShape shape;
+  shape.grid = RopeGrid<kRun, kHeads>(a);
+  shape.threads = kRopeThreads;
+  return Launch(RopeScatterKernel<kRun, kHeads>, shape, stream, a);
 }
 
 // 0.5 x (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -155,11 +228,15 @@ cudaError_t LaunchEmbedPrefix(const EmbedPrefixArgs& args,
 cudaError_t LaunchRopeScatter(const RopeScatterArgs& args,
                               cudaStream_t stream) {
   if (args.head_dim % 2 != 0) return cudaErrorInvalidValue;
-  const long pairs = static_cast<long>(args.rows) * args.seq *
-                     (args.heads + 2 * args.kv_heads) * (args.head_dim / 2);
-  return args.head_dim % 16 == 0
-             ? Launch(RopeScatterKernel<8>, Over(pairs / 8), stream, args)
-             : Launch(RopeScatterKernel<1>, Over(pairs), stream, args);
+  if (args.head_dim % 16 != 0) return LaunchRope<1, kFewHeads>(args, stream);
+  int processors = 0;
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) return e;
+  const dim3 grid = RopeGrid<8, kManyHeads>(args);
+  const long blocks = static_cast<long>(grid.x) * grid.y * grid.z;
+  const bool many = args.heads + 2 * args.kv_heads >= kManyHeads &&
+                    blocks >= long{kBlocksForManyHeads} * processors;
+  return many ? LaunchRope<8, kManyHeads>(args, stream)
+              : LaunchRope<8, kFewHeads>(args, stream);
 }
 
 cudaError_t LaunchGeglu(const __nv_bfloat16* gate_up, __nv_bfloat16* out,

@@ -37,7 +37,8 @@ struct RopeScatterArgs {
   // [rows, seq, (heads + 2 * kv_heads) * head_dim]: q heads, k heads, v heads;
   // q is rotated in place. With heads == 0: k and v only.
   __nv_bfloat16* qkv = nullptr;
-  const float2* table = nullptr;  // [positions, head_dim / 2] (cos, sin)
+  // [positions, head_dim / 2] (cos, sin), 16-byte aligned as the others are
+  const float2* table = nullptr;
   // [rows]: where the row's first token goes in the cache and in the table;
   // null for 0.
   const int* start = nullptr;

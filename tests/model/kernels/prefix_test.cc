@@ -190,6 +190,52 @@ TEST_F(PrefixTest, RopeRotatesInPlaceAndScattersToTheCache) {
   CheckRope({3, 300, 8, 1, 32, 330, 0, 2, false});
   CheckRope({2, 11, 8, 1, 32, 330, 0, 0, true});
   CheckRope({2, 9, 4, 2, 24, 40, 3, 1, true});  // no 16-byte runs
+  // Enough for several heads a thread, which divide the heads or do not.
+  CheckRope({64, 50, 8, 1, 256, 260, 1, 0, true});
+  CheckRope({64, 50, 4, 2, 256, 260, 0, 1, true});
+}
+
+// Many rows take other threads than one row; the bits are the same.
+TEST_F(PrefixTest, ARowsRopeBitsDoNotDependOnHowManyRowsThereAre) {
+  constexpr int kRows = 64, kSeq = 50, kDim = 256, kCacheLen = 260;
+  constexpr std::size_t kRow = kSeq * 10 * kDim;
+  constexpr std::size_t kCacheRow = kCacheLen * kDim;
+  const auto qkv = NormalBf16(kRows * kRow, 1);
+  std::vector<float2> table(kCacheLen * kDim / 2);
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    table[i] = {std::cos(0.37f * i), std::sin(0.37f * i)};
+  }
+  std::vector<int> start(kRows);
+  for (int r = 0; r < kRows; ++r) start[r] = 3 * r;
+  DeviceArray<Bf16> together(qkv), alone(qkv);
+  DeviceArray<Bf16> k(kRows * kCacheRow), v(k.size());
+  DeviceArray<Bf16> alone_k(k.size()), alone_v(k.size());
+  DeviceArray<float2> table_d(table);
+  DeviceArray<int> start_d(start);
+  RopeScatterArgs args;
+  args.qkv = together.data();
+  args.table = table_d.data();
+  args.start = start_d.data();
+  args.cache_k = k.data();
+  args.cache_v = v.data();
+  args.rows = kRows;
+  args.seq = kSeq;
+  args.heads = 8;
+  args.kv_heads = 1;
+  args.head_dim = kDim;
+  args.cache_len = kCacheLen;
+  ASSERT_EQ(LaunchRopeScatter(args, nullptr), cudaSuccess);
+  args.rows = 1;
+  for (int r = 0; r < kRows; ++r) {
+    args.qkv = alone.data() + r * kRow;
+    args.start = start_d.data() + r;
+    args.cache_k = alone_k.data() + r * kCacheRow;
+    args.cache_v = alone_v.data() + r * kCacheRow;
+    ASSERT_EQ(LaunchRopeScatter(args, nullptr), cudaSuccess);
+  }
+  EXPECT_TRUE(SameBits(together.Get(), alone.Get()));
+  EXPECT_TRUE(SameBits(k.Get(), alone_k.Get()));
+  EXPECT_TRUE(SameBits(v.Get(), alone_v.Get()));
 }
 
 TEST_F(PrefixTest, GegluEqualsItsTwin) {
