@@ -155,14 +155,16 @@ KernelCase VisionAttentionCase(int images) {
   return c;
 }
 
+enum class Adds { kNothing, kResidual };
+
 KernelCase NormCase(const char* what,
                     cudaError_t (*function)(const AddNormArgs&, cudaStream_t),
-                    int rows, int width) {
+                    int rows, int width, Adds adds = Adds::kResidual) {
   KernelCase c;
   c.name = std::string(what) + " " + std::to_string(rows) + " x " +
            std::to_string(width);
   const std::size_t size = static_cast<std::size_t>(rows) * width;
-  c.bytes = 8.0 * size;
+  c.bytes = (adds == Adds::kResidual ? 8.0 : 4.0) * size;
   c.sets = SetsFor(c.bytes);
   auto x = RandomBf16(size * c.sets), y = RandomBf16(size * c.sets);
   auto h = std::make_shared<DeviceArray<Bf16>>(size * c.sets);
@@ -170,7 +172,7 @@ KernelCase NormCase(const char* what,
   c.launch = [=](int set, cudaStream_t stream) {
     AddNormArgs args;
     args.x = x->data() + set * size;
-    args.y = y->data() + set * size;
+    if (adds == Adds::kResidual) args.y = y->data() + set * size;
     args.h = h->data() + set * size;
     args.scale.base = scale->data();
     args.shift.base = scale->data() + width;
@@ -371,9 +373,22 @@ std::vector<CaseMaker> Cases() {
       return NormCase("add + LayerNorm", LaunchAddLayerNorm, rows, 1152);
     });
   }
+  for (const auto& [rows, width] : std::vector<std::pair<int, int>>{
+           {50, 1024}, {400, 1024}, {3200, 1024}, {816, 2048}, {6528, 2048}}) {
+    cases.push_back([rows = rows, width = width] {
+      return NormCase("RMSNorm", LaunchAddRmsNorm, rows, width, Adds::kNothing);
+    });
+  }
+  for (const int rows : {768, 6144}) {
+    cases.push_back([=] {
+      return NormCase("LayerNorm", LaunchAddLayerNorm, rows, 1152,
+                      Adds::kNothing);
+    });
+  }
   cases.push_back([] { return GegluCase(50, 4096); });
   cases.push_back([] { return GegluCase(816, 16384); });
   cases.push_back([] { return RopeCase("suffix, rows 1", 1, 50, 816); });
+  cases.push_back([] { return RopeCase("suffix, rows 8", 8, 50, 816); });
   cases.push_back([] { return RopeCase("suffix, rows 64", 64, 50, 816); });
   cases.push_back([] { return RopeCase("prefix, rows 1", 1, 816, 0); });
   cases.push_back([] { return RopeCase("prefix, rows 8", 8, 816, 0); });
