@@ -23,6 +23,11 @@ struct Optimisations {
   bool own_attention = true;
   // GeGLU in the epilogue of the gate and up GEMMs; off: a kernel after.
   bool fused_geglu = true;
+  // A sum that is long for its few tokens is cut into parts, which the next
+  // norm adds; off: cuBLASLt's product.
+  bool split_sums = true;
+  // Vision's layer norms in the GEMMs behind them; off: kernels before.
+  bool fused_norm = true;
   // All steps of one row in one kernel, which brings its own attention; off:
   // step by step.
   bool persistent_denoising = true;

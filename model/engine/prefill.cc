@@ -30,16 +30,16 @@ class PrefillStage {
         image_tokens_(shape.cameras * context.variant.vision.tokens()),
         len_(image_tokens_ + shape.prompt_tokens),
         tokens_(shape.rows * len_),
-        down_in_parts_(
-            kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)) {}
+        down_parts_(
+            context.optimisations.split_sums
+                ? kernels::SplitGemmParts(tokens_, size_.mlp, size_.width)
+                : 0) {}
 
   void Run(const at::Tensor& embedding);
 
  private:
   void Embed(const at::Tensor& embedding);
-  // What a norm adds to prefix_x first.
-  enum class Residual { kNone, kParts };
-  void Norm(const at::Tensor& gain, Residual residual);
+  void Norm(const at::Tensor& gain, int parts);
   void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
@@ -57,22 +57,22 @@ class PrefillStage {
   const int image_tokens_;
   const int len_;
   const int tokens_;
-  const bool down_in_parts_;  // the next layer's norm adds it to prefix_x
+  // Those of the down projection, which the next layer's norm adds; or 0.
+  const int down_parts_;
 };
 
 void PrefillStage::Run(const at::Tensor& embedding) {
   Embed(embedding);
   for (int i = 0; i < size_.depth; ++i) {
     const GemmaWeights::Layer& layer = weights_.layers[i];
-    Norm(layer.input_gain,
-         i > 0 && down_in_parts_ ? Residual::kParts : Residual::kNone);
+    Norm(layer.input_gain, i > 0 ? down_parts_ : 0);
     if (i + 1 == size_.depth) {
       ProjectKeys(layer, i, /*heads=*/0);
       return;
     }
     ProjectKeys(layer, i, size_.heads);
     Attend(layer, i);
-    Norm(layer.post_gain, Residual::kNone);
+    Norm(layer.post_gain, /*parts=*/0);
     Mlp(layer);
   }
 }
@@ -105,13 +105,13 @@ void PrefillStage::Embed(const at::Tensor& embedding) {
   });
 }
 
-void PrefillStage::Norm(const at::Tensor& gain, Residual residual) {
+// Adds `parts` parts to prefix_x first.
+void PrefillStage::Norm(const at::Tensor& gain, int parts) {
   launcher_.Run("prefix norm", [&](cudaStream_t stream) {
     return kernels::LaunchAddRmsNorm(
         {.x = Data<Bf16>(b_.prefix_x),
-         .parts = residual == Residual::kParts ? Data<float>(b_.prefix_parts)
-                                               : nullptr,
-         .part_count = kernels::kSplitGemmParts,
+         .parts = parts > 0 ? Data<float>(b_.parts) : nullptr,
+         .part_count = parts,
          .h = Data<Bf16>(b_.prefix_h),
          .scale = {.base = Data<float>(gain)},
          .rows = tokens_,
@@ -188,8 +188,7 @@ at::Tensor PrefillStage::Attention(int index) {
       /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
 }
 
-// prefix_h -> prefix_x, or prefix_parts where few tokens leave whole tiles too
-// few.
+// prefix_h -> prefix_x, or parts where few tokens leave whole tiles too few.
 void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
   EnqueueGatedUp({.what = "prefix gate and up",
                   .size = size_,
@@ -200,11 +199,11 @@ void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
                   .y = b_.prefix_act,
                   .tokens = tokens_},
                  launcher_);
-  if (down_in_parts_) {
+  if (down_parts_ > 0) {
     launcher_.Run("prefix down", [&](cudaStream_t stream) {
       return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),
                                        .w = Data<Bf16>(layer.down),
-                                       .parts = Data<float>(b_.prefix_parts),
+                                       .parts = Data<float>(b_.parts),
                                        .tokens = tokens_,
                                        .in = size_.mlp,
                                        .out = size_.width},

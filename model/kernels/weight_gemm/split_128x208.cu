@@ -3,6 +3,7 @@
 
 namespace piserve::kernels::weight_gemm {
 
-template cudaError_t LaunchSplit<208>(const SplitGemmArgs&, int, cudaStream_t);
+template cudaError_t LaunchSplit<208>(const SplitGemmArgs&, int, int,
+                                      cudaStream_t);
 
 }  // namespace piserve::kernels::weight_gemm

@@ -38,6 +38,8 @@ constexpr Switch kSwitches[] = {
     {"GEMM algorithms timed", &Optimisations::timed_gemms},
     {"own attention", &Optimisations::own_attention},
     {"GeGLU in the GEMM", &Optimisations::fused_geglu},
+    {"long sums in parts", &Optimisations::split_sums},
+    {"layer norms in the GEMM", &Optimisations::fused_norm},
     {"one kernel denoises", &Optimisations::persistent_denoising}};
 
 struct Rung {

@@ -191,6 +191,8 @@ TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
       {"timed_gemms", &Optimisations::timed_gemms},
       {"own_attention", &Optimisations::own_attention},
       {"fused_geglu", &Optimisations::fused_geglu},
+      {"split_sums", &Optimisations::split_sums},
+      {"fused_norm", &Optimisations::fused_norm},
       {"persistent_denoising", &Optimisations::persistent_denoising}};
   for (const auto& [name, field] : fields) {
     Optimisations optimisations;
