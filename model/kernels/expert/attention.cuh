@@ -94,6 +94,10 @@ class SuffixTile {
     }
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     SyncMatrixThreads();
+    if (b.group == 1) return;  // reads it, and lets go when it has
+    for (int s = 0; s < 3; ++s) {
+      ReleaseSlot(b, p.suffix_slot + s, Holders::kAllThreads);
+    }
   }
 
  private:
@@ -171,6 +175,8 @@ __device__ __forceinline__ void AttendTile(const Block& b,
                                            const AttentionPlace& place,
                                            const uint4 (&q)[16],
                                            float (&o)[64]) {
+  const Holders holders =
+      place.tile == kCachedTiles ? Holders::kAllThreads : Holders::kReaders;
   float s[32];
 #pragma unroll
   for (int i = 0; i < 32; ++i) s[i] = 0;
@@ -186,8 +192,8 @@ __device__ __forceinline__ void AttendTile(const Block& b,
   }
   WgmmaCommit();
   WgmmaWait<0>();
-  ReleaseSlot(b, place.slot);
-  ReleaseSlot(b, place.slot + 1);
+  ReleaseSlot(b, place.slot, holders);
+  ReleaseSlot(b, place.slot + 1, holders);
   std::uint32_t p[16];
   Softmax(b, place.tile, s, p);
   WaitFull(&b.shared.ring, place.slot + 2);
@@ -202,7 +208,7 @@ __device__ __forceinline__ void AttendTile(const Block& b,
   }
   WgmmaCommit();
   WgmmaWait<0>();
-  ReleaseSlot(b, place.slot + 2);
+  ReleaseSlot(b, place.slot + 2, holders);
 }
 
 // Merges the warpgroups' results and sends them: [head, half][split] of 16

@@ -82,10 +82,18 @@ __device__ __forceinline__ void SyncMatrixThreads() {
   asm volatile("bar.sync 1, %0;" ::"n"(kMatrixThreads) : "memory");
 }
 
-// A lane's part of a slot's release.
-__device__ __forceinline__ void ReleaseSlot(const Block& b, int n) {
+// Who lets go of a slot: the warps of the warpgroup that reads it, or, of one
+// that all matrix threads have written into, each of them.
+enum class Holders { kReaders, kAllThreads };
+__device__ __forceinline__ void ReleaseSlot(
+    const Block& b, int n, Holders holders = Holders::kReaders) {
   __syncwarp();
-  if (b.lane == 0) Release(&b.shared.ring, n);
+  if (holders == Holders::kAllThreads) {
+    Release(&b.shared.ring, n, 1);
+  } else if (b.lane == 0) {
+    constexpr int kReadingWarps = 4;
+    Release(&b.shared.ring, n, kArrivals / kReadingWarps);
+  }
 }
 
 __device__ __forceinline__ std::uint32_t SlotAddress(const Block& b, int n) {

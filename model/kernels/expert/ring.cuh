@@ -14,8 +14,8 @@ inline constexpr int kSlotBytes = 16384;
 // Copies on their way at a time. A deep ring is for capacity: in bursts it
 // delays the small packets that blocks wait for.
 inline constexpr int kInFlight = 1;
-// A slot is read by one of the two warpgroups.
-inline constexpr int kReaders = 4;
+// Arrivals that free a slot, one for each matrix thread.
+inline constexpr int kArrivals = 256;
 
 struct RingBarriers {
   std::uint64_t full[kSlots];
@@ -47,9 +47,11 @@ __device__ __forceinline__ void BarrierWait(std::uint64_t* barrier,
   }
 }
 
-__device__ __forceinline__ void BarrierArrive(std::uint64_t* barrier) {
+__device__ __forceinline__ void BarrierArrive(std::uint64_t* barrier,
+                                              int times) {
   asm volatile(
-      "mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier))
+      "mbarrier.arrive.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(times)
       : "memory");
 }
 
@@ -58,15 +60,15 @@ __device__ __forceinline__ void WaitFull(RingBarriers* ring, int n) {
   BarrierWait(&ring->full[n % kSlots], (n / kSlots) & 1);
 }
 
-// By one lane of each of the reading warpgroup's warps.
-__device__ __forceinline__ void Release(RingBarriers* ring, int n) {
-  BarrierArrive(&ring->empty[n % kSlots]);
+// `times` of a slot's arrivals.
+__device__ __forceinline__ void Release(RingBarriers* ring, int n, int times) {
+  BarrierArrive(&ring->empty[n % kSlots], times);
 }
 
 __device__ __forceinline__ void RingInit(RingBarriers* ring) {
   for (int i = 0; i < kSlots; ++i) {
     BarrierInit(&ring->full[i], 1);
-    BarrierInit(&ring->empty[i], kReaders);
+    BarrierInit(&ring->empty[i], kArrivals);
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
