@@ -3,6 +3,7 @@
 // own BF16 mode, stage by stage (tests/golden/full/MANIFEST.md).
 #include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/masked_select.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
@@ -183,10 +184,22 @@ Values OracleStages(const reference::Network& oracle, const FullCase& c) {
 
 // ---- the engine
 
-Values EngineStages(Network& network, const FullCase& c) {
+// A wave of one row, or of several equal ones, whose kernels are others.
+struct Form {
+  const char* name;
+  int rows;
+  bool persistent;
+};
+constexpr Form kForms[] = {{"by step", 1, false},
+                           {"fastest", 1, true},
+                           {"of four", 4, true},
+                           {"of eight", 8, true}};
+
+// Those of the first row.
+Values EngineStages(Network& network, const FullCase& c, const Form& form) {
   const Variant& v = network.variant();
-  TestWave wave(v, 1);
-  wave.Set(0, c.Inputs());
+  TestWave wave(v, form.rows);
+  for (int i = 0; i < form.rows; ++i) wave.Set(i, c.Inputs());
   // One step leaves the first step's expert output and velocity behind.
   const auto run = [&](int steps) {
     const WaveShape shape = wave.Shape(steps);
@@ -213,12 +226,15 @@ Values EngineStages(Network& network, const FullCase& c) {
     values[stage] = c.SamplePrefix(
         OnCpu(cache[layer][0].narrow(0, 0, prefix_len).flatten(1)));
   }
-  if (!network.options().optimisations.persistent_denoising) {
+  if (form.rows > 1 || !form.persistent) {
     values["expert_out"] = OnCpu(b.suffix_h.narrow(0, 0, v.suffix_len()));
     values["v_t"] = OnCpu(b.velocity.narrow(0, 0, v.action_horizon));
   }
   run(kSteps);
   values["actions"] = wave.Actions(0);
+  for (int i = 1; i < form.rows; ++i) {
+    EXPECT_TRUE(at::equal(wave.Actions(i), values["actions"])) << "row " << i;
+  }
   return values;
 }
 
@@ -294,17 +310,18 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
         want[name] = OracleStages(*oracle, FullCase(file, name));
       }
     }
-    for (const bool persistent : {false, true}) {
+    for (const Form& form : kForms) {
       c10::cuda::CUDACachingAllocator::emptyCache();
       const auto network = OrThrow(Network::Create(
-          *weights, {.batch_sizes = {1},
-                     .step_counts = {kSteps, 1},
-                     .optimisations = {.persistent_denoising = persistent}}));
+          *weights,
+          {.batch_sizes = {form.rows},
+           .step_counts = {kSteps, 1},
+           .optimisations = {.persistent_denoising = form.persistent}}));
       for (const std::string name : {"a", "b"}) {
         const FullCase c(file, name);
-        Compare(absl::StrCat(model.name, " ", name,
-                             persistent ? " fastest" : " by step"),
-                EngineStages(*network, c), c.OpenPi(), want[name], ratios);
+        Compare(absl::StrCat(model.name, " ", name, " ", form.name),
+                EngineStages(*network, c, form), c.OpenPi(), want[name],
+                ratios);
       }
     }
   }
