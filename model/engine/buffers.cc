@@ -50,14 +50,6 @@ std::int64_t QkvWidth(const GemmaSize& size) {
   return std::int64_t{size.heads + 2 * size.kv_heads} * size.head_dim;
 }
 
-// Floats of the largest sum in parts.
-std::int64_t MostParts(const Variant& v) {
-  return std::max({kernels::SplitGemmFloats(v.vlm.mlp, v.vlm.width),
-                   kernels::SplitGemmFloats(v.expert.mlp, v.expert.width),
-                   kernels::SplitGemmFloats(v.expert.heads * v.expert.head_dim,
-                                            v.expert.width)});
-}
-
 }  // namespace
 
 Buffers::Buffers(const Variant& v, const EngineWeights& weights,
@@ -102,6 +94,9 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
     prefix_gate_up = Bf16({p, std::int64_t{2} * v.vlm.mlp});
   }
   prefix_act = Bf16({p, v.vlm.mlp});
+  prefix_parts =
+      Empty(at::kFloat, {kernels::kSplitGemmParts,
+                         std::min(p, kernels::kSplitGemmTokens), v.vlm.width});
 
   const std::int64_t q = rows * v.suffix_len();
   mixed = Bf16({q, v.expert.width});
@@ -116,7 +111,6 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   }
   suffix_act = Bf16({q, v.expert.mlp});
   velocity = Empty(at::kFloat, {rows * v.action_horizon, v.action_dim});
-  parts = Empty(at::kFloat, {MostParts(v)});
   rope = RopeRows(cache_len + 1, v.vlm.head_dim, table);
 }
 
@@ -124,12 +118,12 @@ void Buffers::Poison() {
   const c10::InferenceMode inference;
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (at::Tensor* t :
-       {&state,          &x,          &keys,       &values,
-        &patches,        &patch_grid, &vision_x,   &vision_h,
-        &vision_qkv,     &vision_o,   &vision_mlp, &image_tokens,
-        &prefix_x,       &prefix_h,   &prefix_qkv, &prefix_o,
-        &prefix_gate_up, &prefix_act, &parts,      &suffix_x,
-        &suffix_h,       &suffix_y,   &suffix_qkv, &suffix_o,
+       {&state,          &x,          &keys,         &values,
+        &patches,        &patch_grid, &vision_x,     &vision_h,
+        &vision_qkv,     &vision_o,   &vision_mlp,   &image_tokens,
+        &prefix_x,       &prefix_h,   &prefix_qkv,   &prefix_o,
+        &prefix_gate_up, &prefix_act, &prefix_parts, &suffix_x,
+        &suffix_h,       &suffix_y,   &suffix_qkv,   &suffix_o,
         &suffix_gate_up, &suffix_act, &velocity}) {
     if (t->defined()) t->fill_(nan);
   }

@@ -66,6 +66,7 @@ struct Buffers {
   at::Tensor prefix_o;        // [P, heads * head_dim]
   at::Tensor prefix_gate_up;  // [P, 2 * mlp]
   at::Tensor prefix_act;      // [P, mlp]
+  at::Tensor prefix_parts;    // fp32 [parts, tokens, width] of a split product
 
   // Denoising, Q = R * suffix_len().
   at::Tensor mixed;           // [Q, width]: pi0's action MLP in between
@@ -77,10 +78,6 @@ struct Buffers {
   at::Tensor suffix_gate_up;  // [Q, 2 * mlp]
   at::Tensor suffix_act;      // [Q, mlp]
   at::Tensor velocity;        // fp32 [R * H, action_dim] of the last step
-
-  // Prefill and denoising: fp32 [SplitGemmParts, tokens, width] of a sum until
-  // the next norm adds them.
-  at::Tensor parts;
 
   at::Tensor rope;  // fp32 [cache_len + 1, head_dim / 2, 2]: cosine, sine
 

@@ -8,7 +8,6 @@
 #include "model/kernels/prefix.h"
 #include "model/kernels/suffix.h"
 #include "model/kernels/wave.h"
-#include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -28,8 +27,6 @@ class DenoiseStage {
         with_state_(!variant_.pi05 && kind == StepKind::kFirst),
         per_row_(variant_.action_horizon + with_state_),
         tokens_(rows * per_row_),
-        o_parts_(Parts(size_.heads * size_.head_dim)),
-        down_parts_(Parts(size_.mlp)),
         launcher_(launcher) {}
 
   void Run();
@@ -43,17 +40,9 @@ class DenoiseStage {
   void StepActions();
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
-  void ProjectBack(int k, const at::Tensor& x, const at::Tensor& weight,
-                   int parts);
 
-  // Of a product to the residual's width from `k` inputs.
-  int Parts(int k) const {
-    return optimisations_.split_sums
-               ? kernels::SplitGemmParts(tokens_, k, size_.width)
-               : 0;
-  }
   kernels::StepTable Modulation(int norm, int part) const;
-  // Where adaRMS gates, a product that is not in parts goes to suffix_y first.
+  // Where adaRMS gates, the product goes to suffix_y first.
   bool gated() const { return variant_.pi05; }
   const at::Tensor& ResidualTarget() const {
     return gated() ? b_.suffix_y : b_.suffix_x;
@@ -76,8 +65,6 @@ class DenoiseStage {
   const bool with_state_;
   const int per_row_;  // suffix tokens that this step computes
   const int tokens_;
-  // In how many parts the next norm finds a sub-block's product; 0: whole.
-  const int o_parts_, down_parts_;
   Launcher& launcher_;
 };
 
@@ -101,24 +88,6 @@ void DenoiseStage::Linear(int n, int k, const at::Tensor& x,
   launcher_.Gemm(
       {.m = tokens_, .n = n, .k = k, .output = output},
       {.x = x.data_ptr(), .w = weight.data_ptr(), .y = y.data_ptr()});
-}
-
-// What a sub-block adds to the residual.
-void DenoiseStage::ProjectBack(int k, const at::Tensor& x,
-                               const at::Tensor& weight, int parts) {
-  if (parts == 0) {
-    Linear(size_.width, k, x, weight, ResidualTarget(), ResidualOutput());
-    return;
-  }
-  launcher_.Run("suffix product in parts", [&](cudaStream_t stream) {
-    return kernels::LaunchSplitGemm({.x = Data<Bf16>(x),
-                                     .w = Data<Bf16>(weight),
-                                     .parts = Data<float>(b_.parts),
-                                     .tokens = tokens_,
-                                     .in = k,
-                                     .out = size_.width},
-                                    stream);
-  });
 }
 
 // Scale (0), shift (1) or gate (2) of one norm.
@@ -177,29 +146,28 @@ void DenoiseStage::EmbedState() {
   });
 }
 
-// Norm number `norm` of the step. What the sub-block before it left in parts or
-// in suffix_y is added first, with adaRMS gated by the norm in front of that
-// sub-block (docs/pi0.md 2.11).
+// Norm number `norm` of the step. With adaRMS what the sub-block before it left
+// in suffix_y is added first, gated by the norm in front of that sub-block
+// (docs/pi0.md 2.11); without, its GEMM has added it.
 void DenoiseStage::Norm(const at::Tensor& gain, int norm) {
   launcher_.Run("suffix norm", [&](cudaStream_t stream) {
-    const int parts = norm == 0 ? 0 : norm % 2 == 0 ? down_parts_ : o_parts_;
-    const bool in_suffix_y = gated() && norm > 0 && parts == 0;
-    kernels::AddNormArgs args = {
-        .x = Data<Bf16>(b_.suffix_x),
-        .y = in_suffix_y ? Data<Bf16>(b_.suffix_y) : nullptr,
-        .parts = parts > 0 ? Data<float>(b_.parts) : nullptr,
-        .part_count = parts,
-        .h = Data<Bf16>(b_.suffix_h),
-        .rows = tokens_,
-        .width = size_.width};
+    Bf16* x = Data<Bf16>(b_.suffix_x);
+    Bf16* h = Data<Bf16>(b_.suffix_h);
     if (!gated()) {
-      args.scale = {.base = Data<float>(gain)};
-      return kernels::LaunchAddRmsNorm(args, stream);
+      return kernels::LaunchRmsNorm(x, Data<float>(gain), h, tokens_,
+                                    size_.width, stream);
     }
-    if (norm > 0) args.gate = Modulation(norm - 1, 2);
-    args.scale = Modulation(norm, 0);
-    args.shift = Modulation(norm, 1);
-    return kernels::LaunchAddAdaRmsNorm(args, stream);
+    const bool adds = norm > 0;
+    return kernels::LaunchAddAdaRmsNorm(
+        {.x = x,
+         .y = adds ? Data<Bf16>(b_.suffix_y) : nullptr,
+         .h = h,
+         .gate = adds ? Modulation(norm - 1, 2) : kernels::StepTable{},
+         .scale = Modulation(norm, 0),
+         .shift = Modulation(norm, 1),
+         .rows = tokens_,
+         .width = size_.width},
+        stream);
   });
 }
 
@@ -236,7 +204,8 @@ void DenoiseStage::Attend(const GemmaWeights::Layer& layer, int index) {
        .first_token = with_state_ ? kernels::FirstToken::kSeesItself
                                   : kernels::FirstToken::kSeesAll},
       optimisations_, launcher_);
-  ProjectBack(inner, b_.suffix_o, layer.o, o_parts_);
+  Linear(size_.width, inner, b_.suffix_o, layer.o, ResidualTarget(),
+         ResidualOutput());
 }
 
 void DenoiseStage::Mlp(const GemmaWeights::Layer& layer) {
@@ -249,7 +218,8 @@ void DenoiseStage::Mlp(const GemmaWeights::Layer& layer) {
                   .y = b_.suffix_act,
                   .tokens = tokens_},
                  launcher_);
-  ProjectBack(size_.mlp, b_.suffix_act, layer.down, down_parts_);
+  Linear(size_.width, size_.mlp, b_.suffix_act, layer.down, ResidualTarget(),
+         ResidualOutput());
 }
 
 void DenoiseStage::StepActions() {

@@ -23,8 +23,8 @@ struct Optimisations {
   bool own_attention = true;
   // GeGLU in the epilogue of the gate and up GEMMs; off: a kernel after.
   bool fused_geglu = true;
-  // A sum that is long for its few tokens is cut into parts, which the next
-  // norm adds; off: cuBLASLt's product.
+  // Prefill's down projection of few tokens is cut in two, and the next norm
+  // adds the halves; off: cuBLASLt's product.
   bool split_sums = true;
   // Vision's layer norms in the GEMMs behind them; off: kernels before.
   bool fused_norm = true;

@@ -30,16 +30,17 @@ class PrefillStage {
         image_tokens_(shape.cameras * context.variant.vision.tokens()),
         len_(image_tokens_ + shape.prompt_tokens),
         tokens_(shape.rows * len_),
-        down_parts_(
-            context.optimisations.split_sums
-                ? kernels::SplitGemmParts(tokens_, size_.mlp, size_.width)
-                : 0) {}
+        down_in_parts_(
+            context.optimisations.split_sums &&
+            kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)) {}
 
   void Run(const at::Tensor& embedding);
 
  private:
   void Embed(const at::Tensor& embedding);
-  void Norm(const at::Tensor& gain, int parts);
+  // What a norm adds to prefix_x first.
+  enum class Residual { kNone, kParts };
+  void Norm(const at::Tensor& gain, Residual residual);
   void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
@@ -57,22 +58,22 @@ class PrefillStage {
   const int image_tokens_;
   const int len_;
   const int tokens_;
-  // Those of the down projection, which the next layer's norm adds; or 0.
-  const int down_parts_;
+  const bool down_in_parts_;  // the next layer's norm adds it to prefix_x
 };
 
 void PrefillStage::Run(const at::Tensor& embedding) {
   Embed(embedding);
   for (int i = 0; i < size_.depth; ++i) {
     const GemmaWeights::Layer& layer = weights_.layers[i];
-    Norm(layer.input_gain, i > 0 ? down_parts_ : 0);
+    Norm(layer.input_gain,
+         i > 0 && down_in_parts_ ? Residual::kParts : Residual::kNone);
     if (i + 1 == size_.depth) {
       ProjectKeys(layer, i, /*heads=*/0);
       return;
     }
     ProjectKeys(layer, i, size_.heads);
     Attend(layer, i);
-    Norm(layer.post_gain, /*parts=*/0);
+    Norm(layer.post_gain, Residual::kNone);
     Mlp(layer);
   }
 }
@@ -105,13 +106,12 @@ void PrefillStage::Embed(const at::Tensor& embedding) {
   });
 }
 
-// Adds `parts` parts to prefix_x first.
-void PrefillStage::Norm(const at::Tensor& gain, int parts) {
+void PrefillStage::Norm(const at::Tensor& gain, Residual residual) {
   launcher_.Run("prefix norm", [&](cudaStream_t stream) {
     return kernels::LaunchAddRmsNorm(
         {.x = Data<Bf16>(b_.prefix_x),
-         .parts = parts > 0 ? Data<float>(b_.parts) : nullptr,
-         .part_count = parts,
+         .parts = residual == Residual::kParts ? Data<float>(b_.prefix_parts)
+                                               : nullptr,
          .h = Data<Bf16>(b_.prefix_h),
          .scale = {.base = Data<float>(gain)},
          .rows = tokens_,
@@ -188,7 +188,8 @@ at::Tensor PrefillStage::Attention(int index) {
       /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
 }
 
-// prefix_h -> prefix_x, or parts where few tokens leave whole tiles too few.
+// prefix_h -> prefix_x, or prefix_parts where few tokens leave whole tiles too
+// few.
 void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
   EnqueueGatedUp({.what = "prefix gate and up",
                   .size = size_,
@@ -199,11 +200,11 @@ void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
                   .y = b_.prefix_act,
                   .tokens = tokens_},
                  launcher_);
-  if (down_parts_ > 0) {
+  if (down_in_parts_) {
     launcher_.Run("prefix down", [&](cudaStream_t stream) {
       return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),
                                        .w = Data<Bf16>(layer.down),
-                                       .parts = Data<float>(b_.parts),
+                                       .parts = Data<float>(b_.prefix_parts),
                                        .tokens = tokens_,
                                        .in = size_.mlp,
                                        .out = size_.width},

@@ -20,7 +20,7 @@ constexpr int kMaxChunks = 4;  // 256 threads * 4 * 8 = 8192 columns
 constexpr float kEpsilon = 1e-6f;
 
 enum class Norm { kLayer, kRms, kAdaRms };
-enum class Residual { kNone, kRows, kTwoParts, kFourParts };  // of AddNormArgs
+enum class Residual { kNone, kRows, kParts };  // of AddNormArgs
 
 template <int kChunks>
 struct Values {
@@ -65,19 +65,12 @@ __device__ void LoadValues(const float* row, int width,
   }
 }
 
-// All parts are on their way at once.
-template <int kParts>
 __device__ void LoadSum(const AddNormArgs& a, long at, float (&sum)[8]) {
-  const long stride = static_cast<long>(a.rows) * a.width;
-  float parts[kParts][8];
+  float second[8];
+  Load8(a.parts + at, sum);
+  Load8(a.parts + static_cast<long>(a.rows) * a.width + at, second);
 #pragma unroll
-  for (int p = 0; p < kParts; ++p) Load8(a.parts + p * stride + at, parts[p]);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    sum[i] = parts[0][i];
-#pragma unroll
-    for (int p = 1; p < kParts; ++p) sum[i] += parts[p][i];
-  }
+  for (int i = 0; i < 8; ++i) sum[i] += second[i];
 }
 
 template <int kChunks>
@@ -106,8 +99,7 @@ __device__ void AddResidual(const AddNormArgs& a, long row,
     }
     const long at = row * a.width + column;
     float y[8];
-    if (kResidual == Residual::kTwoParts) LoadSum<2>(a, at, y);
-    if (kResidual == Residual::kFourParts) LoadSum<4>(a, at, y);
+    if (kResidual == Residual::kParts) LoadSum(a, at, y);
     if (kResidual == Residual::kRows) Unpack(loaded.y[c], y);
     Unpack(loaded.x[c], x.v[c]);
 #pragma unroll
@@ -250,18 +242,11 @@ cudaError_t LaunchNorm(const AddNormArgs& a, cudaStream_t stream) {
       (kNorm != Norm::kAdaRms && a.gate.base != nullptr)) {
     return cudaErrorInvalidValue;
   }
-  if (a.parts == nullptr) {
-    return a.y != nullptr ? LaunchWith<kNorm, Residual::kRows>(a, stream)
-                          : LaunchWith<kNorm, Residual::kNone>(a, stream);
+  if (a.parts != nullptr) {
+    return LaunchWith<kNorm, Residual::kParts>(a, stream);
   }
-  switch (a.part_count) {
-    case 2:
-      return LaunchWith<kNorm, Residual::kTwoParts>(a, stream);
-    case 4:
-      return LaunchWith<kNorm, Residual::kFourParts>(a, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return a.y != nullptr ? LaunchWith<kNorm, Residual::kRows>(a, stream)
+                        : LaunchWith<kNorm, Residual::kNone>(a, stream);
 }
 
 // Without y, x is only read.

@@ -33,13 +33,11 @@ cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
 
 // A residual addition and the norm that follows it, in one kernel:
 //   x = bf16(x + gate * y), in place; h = norm(x).
-// y is bf16, or two or four FP32 parts that are added here, in order
-// (split_gemm.h).
+// y is bf16, or two FP32 parts that are added here (split_gemm.h).
 struct AddNormArgs {
   __nv_bfloat16* x = nullptr;        // [rows, width]
   const __nv_bfloat16* y = nullptr;  // [rows, width]; null: x stays as it is
-  const float* parts = nullptr;      // [part_count, rows, width]; instead of y
-  int part_count = 0;                // 2 or 4
+  const float* parts = nullptr;      // [2, rows, width]; instead of y
   __nv_bfloat16* h = nullptr;        // [rows, width]; may be y
   // Rows of [width]; only adaRMS has more than one. Gate: adaRMS's, 1 without a
   // base, refused for the others; scale: LayerNorm's weight, RMSNorm's gain

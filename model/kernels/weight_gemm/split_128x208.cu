@@ -3,7 +3,6 @@
 
 namespace piserve::kernels::weight_gemm {
 
-template cudaError_t LaunchSplit<208>(const SplitGemmArgs&, int, int,
-                                      cudaStream_t);
+template cudaError_t LaunchSplit<208>(const SplitGemmArgs&, int, cudaStream_t);
 
 }  // namespace piserve::kernels::weight_gemm

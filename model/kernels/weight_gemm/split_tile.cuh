@@ -8,7 +8,7 @@
 namespace piserve::kernels::weight_gemm {
 
 template <int kTokens>
-cudaError_t LaunchSplit(const SplitGemmArgs& args, int parts, int processors,
+cudaError_t LaunchSplit(const SplitGemmArgs& args, int processors,
                         cudaStream_t stream) {
   using Epilogue = SplitEpilogue<kTokens>;
   return LaunchTile<TileKernel<128, kTokens, Epilogue>>(
@@ -17,7 +17,7 @@ cudaError_t LaunchSplit(const SplitGemmArgs& args, int parts, int processors,
        .rows = args.out,
        .tokens = args.tokens,
        .in = args.in,
-       .parts = parts},
+       .parts = kSplitGemmParts},
       typename Epilogue::Arguments{args.parts, args.tokens, args.out},
       processors, stream);
 }

@@ -14,7 +14,7 @@ template <int kRows, int kTokens>
 cudaError_t LaunchGeglu(const GegluGemmArgs& args, int processors,
                         cudaStream_t stream);
 template <int kTokens>
-cudaError_t LaunchSplit(const SplitGemmArgs& args, int parts, int processors,
+cudaError_t LaunchSplit(const SplitGemmArgs& args, int processors,
                         cudaStream_t stream);
 
 }  // namespace piserve::kernels::weight_gemm

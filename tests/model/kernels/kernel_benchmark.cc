@@ -155,7 +155,7 @@ KernelCase VisionAttentionCase(int images) {
   return c;
 }
 
-enum class Adds { kNothing, kResidual, kFourParts };
+enum class Adds { kNothing, kResidual };
 
 KernelCase NormCase(const char* what,
                     cudaError_t (*function)(const AddNormArgs&, cudaStream_t),
@@ -164,22 +164,15 @@ KernelCase NormCase(const char* what,
   c.name = std::string(what) + " " + std::to_string(rows) + " x " +
            std::to_string(width);
   const std::size_t size = static_cast<std::size_t>(rows) * width;
-  // Parts are in L2: the kernel before has just left them there.
-  c.bytes = (adds == Adds::kNothing    ? 4.0
-             : adds == Adds::kResidual ? 8.0
-                                       : 6.0) *
-            size;
+  c.bytes = (adds == Adds::kResidual ? 8.0 : 4.0) * size;
   c.sets = SetsFor(c.bytes);
   auto x = RandomBf16(size * c.sets), y = RandomBf16(size * c.sets);
   auto h = std::make_shared<DeviceArray<Bf16>>(size * c.sets);
   auto scale = RandomFloat(2 * width, 1, 0.1f);
-  auto parts = RandomFloat(adds == Adds::kFourParts ? 4 * size : 1, 0, 1);
   c.launch = [=](int set, cudaStream_t stream) {
     AddNormArgs args;
     args.x = x->data() + set * size;
     if (adds == Adds::kResidual) args.y = y->data() + set * size;
-    if (adds == Adds::kFourParts) args.parts = parts->data();
-    args.part_count = 4;
     args.h = h->data() + set * size;
     args.scale.base = scale->data();
     args.shift.base = scale->data() + width;
@@ -370,12 +363,6 @@ std::vector<CaseMaker> Cases() {
   }
   cases.push_back(
       [] { return NormCase("add + adaRMS", LaunchAddAdaRmsNorm, 50, 1024); });
-  for (const int rows : {200, 400}) {
-    cases.push_back([=] {
-      return NormCase("add four parts + RMSNorm", LaunchAddRmsNorm, rows, 1024,
-                      Adds::kFourParts);
-    });
-  }
   for (const int rows : {816, 6528}) {
     cases.push_back([=] {
       return NormCase("add + RMSNorm", LaunchAddRmsNorm, rows, 2048);

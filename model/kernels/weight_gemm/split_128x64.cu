@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-#include "model/kernels/weight_gemm/split_tile.cuh"
-
-namespace piserve::kernels::weight_gemm {
-
-template cudaError_t LaunchSplit<64>(const SplitGemmArgs&, int, int,
-                                     cudaStream_t);
-
-}  // namespace piserve::kernels::weight_gemm
