@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "model/kernels/gelu.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::kernels::weight_gemm {
-
-__device__ inline float GeluTanh(float x) {
-  const float inner = x * (0.7978845608f + 0.0356774081f * x * x);
-  float tanh;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(inner));
-  const float half = 0.5f * x;
-  return half + half * tanh;
-}
 
 // bf16 of `low` and `high` in one word.
 __device__ inline std::uint32_t Pack(float low, float high) {
