@@ -6,6 +6,7 @@
 #include "model/engine/stages.h"
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
+#include "model/kernels/norm_gemm/norm_gemm.h"
 #include "model/kernels/vision_attention.h"
 
 namespace piserve::engine {
@@ -20,7 +21,7 @@ class VisionStage {
       : size_(context.variant.vision),
         weights_(context.weights.vision),
         b_(context.buffers),
-        own_attention_(context.optimisations.own_attention),
+        optimisations_(context.optimisations),
         shape_(shape),
         launcher_(launcher),
         images_(shape.rows * shape.cameras),
@@ -29,9 +30,7 @@ class VisionStage {
   void Run(int vlm_width) {
     Embed();
     for (const VisionWeights::Layer& layer : weights_.layers) {
-      Norm(layer.norm1);
       Attend(layer);
-      Norm(layer.norm2);
       Mlp(layer);
     }
     Norm(weights_.post_norm);
@@ -46,6 +45,8 @@ class VisionStage {
   void Attend(const VisionWeights::Layer& layer);
   at::Tensor Attention();
   void Mlp(const VisionWeights::Layer& layer);
+  void NormalisedLinear(int n, const VisionWeights::Projection& projection,
+                        const at::Tensor& y, Epilogue epilogue);
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
               const at::Tensor& bias, const at::Tensor& y, Epilogue epilogue,
               Output output);
@@ -53,7 +54,7 @@ class VisionStage {
   const VisionSize& size_;
   const VisionWeights& weights_;
   Buffers& b_;
-  const bool own_attention_;
+  const Optimisations& optimisations_;
   const PrefixShape& shape_;
   Launcher& launcher_;
   const int images_;
@@ -70,6 +71,35 @@ void VisionStage::Linear(int n, int k, const at::Tensor& x,
        .w = weight.data_ptr(),
        .bias = bias.data_ptr(),
        .y = y.data_ptr()});
+}
+
+// vision_x, normalised, to y: in one kernel where it knows the sizes, else in
+// two.
+void VisionStage::NormalisedLinear(int n,
+                                   const VisionWeights::Projection& projection,
+                                   const at::Tensor& y, Epilogue epilogue) {
+  if (!optimisations_.fused_norm ||
+      !kernels::NormGemmSupports(tokens_, size_.width, n)) {
+    Norm(weights_.plain_norm);
+    Linear(n, size_.width, b_.vision_h, projection.weight, projection.bias, y,
+           epilogue, Output::kReplace);
+    return;
+  }
+  launcher_.Run("vision norm and projection", [&](cudaStream_t stream) {
+    return kernels::LaunchNormGemm(
+        {.x = Data<Bf16>(b_.vision_x),
+         .w = Data<Bf16>(projection.weight),
+         .sums = Data<float>(projection.sums),
+         .bias = Data<Bf16>(projection.bias),
+         .y = Data<Bf16>(y),
+         .tokens = tokens_,
+         .in = size_.width,
+         .out = n,
+         .activation = epilogue == Epilogue::kGeluBias
+                           ? kernels::NormGemmActivation::kGeluTanh
+                           : kernels::NormGemmActivation::kNone},
+        stream);
+  });
 }
 
 // Steps 1 to 3 of docs/pi0.md 2.3.
@@ -113,8 +143,7 @@ void VisionStage::Norm(const VisionWeights::Norm& norm) {
 
 void VisionStage::Attend(const VisionWeights::Layer& layer) {
   const int inner = size_.heads * weights_.head;
-  Linear(3 * inner, size_.width, b_.vision_h, layer.qkv, layer.qkv_bias,
-         b_.vision_qkv, Epilogue::kBias, Output::kReplace);
+  NormalisedLinear(3 * inner, layer.qkv, b_.vision_qkv, Epilogue::kBias);
   const at::Tensor o = Attention();
   if (!launcher_.ok()) return;
   Linear(size_.width, inner, o, layer.out, layer.out_bias, b_.vision_x,
@@ -124,7 +153,7 @@ void VisionStage::Attend(const VisionWeights::Layer& layer) {
 // [tokens, heads * padded head]: by our own kernel where it knows the shape,
 // else by torch's flash attention.
 at::Tensor VisionStage::Attention() {
-  if (own_attention_ &&
+  if (optimisations_.own_attention &&
       kernels::VisionAttentionSupports(size_.tokens(), size_.head_dim())) {
     launcher_.Run("vision attention", [&](cudaStream_t stream) {
       return kernels::LaunchVisionAttention({.qkv = Data<Bf16>(b_.vision_qkv),
@@ -149,8 +178,7 @@ at::Tensor VisionStage::Attention() {
 }
 
 void VisionStage::Mlp(const VisionWeights::Layer& layer) {
-  Linear(weights_.mlp, size_.width, b_.vision_h, layer.fc1, layer.fc1_bias,
-         b_.vision_mlp, Epilogue::kGeluBias, Output::kReplace);
+  NormalisedLinear(weights_.mlp, layer.fc1, b_.vision_mlp, Epilogue::kGeluBias);
   Linear(size_.width, weights_.mlp, b_.vision_mlp, layer.fc2, layer.fc2_bias,
          b_.vision_x, Epilogue::kBias, Output::kAccumulate);
 }

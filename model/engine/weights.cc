@@ -6,9 +6,12 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <exception>
 #include <string>
@@ -62,6 +65,9 @@ class Packer {
   VisionWeights::Layer VisionLayer(const std::string& layer,
                                    const VisionWeights& sizes);
   VisionWeights::Norm VisionNorm(const std::string& name);
+  VisionWeights::Projection BehindNorm(const std::string& norm,
+                                       const at::Tensor& weight,
+                                       const at::Tensor& bias);
   void PackGemma(const GemmaSize& size, const std::string& model, bool adaptive,
                  bool keys_only_at_the_end, GemmaWeights& to);
   at::Tensor Gain(const std::string& name);
@@ -78,12 +84,25 @@ VisionWeights::Norm Packer::VisionNorm(const std::string& name) {
   return {load_.Rounded(name + ".weight"), load_.Rounded(name + ".bias")};
 }
 
+// (n * gain + shift) W^T + b = n (W * gain)^T + (b + W shift).
+VisionWeights::Projection Packer::BehindNorm(const std::string& norm,
+                                             const at::Tensor& weight,
+                                             const at::Tensor& bias) {
+  const VisionWeights::Norm affine = VisionNorm(norm);
+  Stop();
+  const at::Tensor wide = weight.to(at::kFloat);
+  VisionWeights::Projection to;
+  to.weight = at::mul(wide, affine.weight).to(at::kBFloat16);
+  to.bias = at::add(bias.to(at::kFloat), at::matmul(wide, affine.bias))
+                .to(at::kBFloat16);
+  to.sums = at::sum(to.weight.to(at::kFloat), 1);
+  return to;
+}
+
 VisionWeights::Layer Packer::VisionLayer(const std::string& layer,
                                          const VisionWeights& sizes) {
   const int heads = variant_.vision.heads;
   VisionWeights::Layer to;
-  to.norm1 = VisionNorm(layer + "layer_norm1");
-  to.norm2 = VisionNorm(layer + "layer_norm2");
   std::vector<at::Tensor> weights, biases;
   for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
     const std::string full = absl::StrCat(layer, "self_attn.", name);
@@ -93,8 +112,7 @@ VisionWeights::Layer Packer::VisionLayer(const std::string& layer,
     weights.back() = PadHeads(weights.back(), heads, sizes.head);
     biases.back() = PadHeads(biases.back(), heads, sizes.head);
   }
-  to.qkv = at::cat(weights);
-  to.qkv_bias = at::cat(biases);
+  to.qkv = BehindNorm(layer + "layer_norm1", at::cat(weights), at::cat(biases));
   const at::Tensor out = load_.Bf16(layer + "self_attn.out_proj.weight");
   to.out_bias = load_.Bf16(layer + "self_attn.out_proj.bias");
   const at::Tensor fc1 = load_.Bf16(layer + "mlp.fc1.weight");
@@ -103,8 +121,8 @@ VisionWeights::Layer Packer::VisionLayer(const std::string& layer,
   to.fc2_bias = load_.Bf16(layer + "mlp.fc2.bias");
   Stop();
   to.out = PadHeads(out.t(), heads, sizes.head).t().contiguous();
-  to.fc1 = PadTo(fc1, 0, sizes.mlp);
-  to.fc1_bias = PadTo(fc1_bias, 0, sizes.mlp);
+  to.fc1 = BehindNorm(layer + "layer_norm2", PadTo(fc1, 0, sizes.mlp),
+                      PadTo(fc1_bias, 0, sizes.mlp));
   to.fc2 = PadTo(fc2, 1, sizes.mlp).contiguous();
   return to;
 }
@@ -134,6 +152,8 @@ void Packer::PackVision(VisionWeights& to) {
         VisionLayer(absl::StrCat(model, "encoder.layers.", i, "."), to));
   }
   to.post_norm = VisionNorm(model + "post_layernorm");
+  to.plain_norm = {at::ones_like(to.post_norm.weight),
+                   at::zeros_like(to.post_norm.weight)};
   const std::string projector(checkpoint::kProjectorPrefix);
   to.projector = load_.Bf16(projector + "weight");
   to.projector_bias = load_.Bf16(projector + "bias");

@@ -19,18 +19,22 @@ struct VisionWeights {
   struct Norm {
     at::Tensor weight, bias;  // fp32 [width]
   };
+  // Of normalised tokens: the norm's affine is in it.
+  struct Projection {
+    at::Tensor weight, bias;  // [out, width], [out]
+    at::Tensor sums;          // fp32 [out], of the weight's rows
+  };
   struct Layer {
-    Norm norm1;
-    at::Tensor qkv, qkv_bias;  // [3 * heads * padded head, width]
+    Projection qkv;            // 3 * heads * padded head
     at::Tensor out, out_bias;  // [width, heads * padded head]
-    Norm norm2;
-    at::Tensor fc1, fc1_bias;  // [padded mlp, width]
+    Projection fc1;            // padded mlp
     at::Tensor fc2, fc2_bias;  // [width, padded mlp]
   };
   at::Tensor patch;     // [width, patch_pitch], zero past 3 * patch^2
   at::Tensor position;  // fp32 [tokens, width], the convolution's bias minus
                         // the sum of its weights included
   std::vector<Layer> layers;
+  Norm plain_norm;  // no affine
   Norm post_norm;
   at::Tensor projector, projector_bias;  // [VLM width, width]
 

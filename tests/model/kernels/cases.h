@@ -15,6 +15,7 @@ namespace piserve::kernels {
 using CaseMaker = std::function<KernelCase()>;
 
 std::vector<CaseMaker> GemmCases();
+std::vector<CaseMaker> NormGemmCases();
 
 // Normal bf16 numbers of any count from one host array: drawing gigabytes takes
 // longer than timing them.

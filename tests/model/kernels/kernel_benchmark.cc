@@ -331,6 +331,7 @@ KernelCase EulerCase(int batch) {
 
 std::vector<CaseMaker> Cases() {
   std::vector<CaseMaker> cases = GemmCases();
+  for (CaseMaker& maker : NormGemmCases()) cases.push_back(std::move(maker));
   const auto attention = [&](const char* what, Attention kernel, int rows,
                              int tokens, int prefix, int extra) {
     cases.push_back([=] {
