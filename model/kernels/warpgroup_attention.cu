@@ -196,13 +196,7 @@ cudaError_t LaunchTiles(const Params& p, int tiles, int splits,
   return Launch(WarpgroupAttentionKernel<kPeers>, shape, stream, p);
 }
 
-}  // namespace
-}  // namespace warpgroup_attention
-
-cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
-                                     cudaStream_t stream) {
-  using namespace warpgroup_attention;  // NOLINT(build/namespaces)
-  if (!WarpgroupAttentionSupports(args)) return cudaErrorInvalidValue;
+cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   Params p;
   p.args = args;
   p.scale = kLog2E / std::sqrt(static_cast<float>(kDim));
@@ -220,6 +214,16 @@ cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
   if (error != cudaSuccess || plan.whole == tiles) return error;
   p.first_tile = plan.whole;
   return LaunchTiles<1>(p, tiles - plan.whole, plan.splits, stream);
+}
+
+}  // namespace
+}  // namespace warpgroup_attention
+
+cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
+                                     cudaStream_t stream) {
+  return WarpgroupAttentionSupports(args)
+             ? warpgroup_attention::LaunchAll(args, stream)
+             : cudaErrorInvalidValue;
 }
 
 }  // namespace piserve::kernels
