@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "model/error.h"
+#include "server/websocket/element.h"
 #include "server/websocket/msgpack_codec.h"
 
 namespace piserve::server::websocket {
@@ -25,75 +26,6 @@ constexpr std::uint64_t kMaxSide = std::uint64_t{1} << 31;
 
 absl::string_view ToAbsl(std::string_view text) {
   return {text.data(), text.size()};
-}
-
-template <typename T>
-T Load(std::string_view data, std::size_t index) {
-  T value;
-  std::memcpy(&value, data.data() + index * sizeof(T), sizeof(T));
-  return value;
-}
-
-float FromHalf(std::uint16_t bits) {
-  const int exponent = (bits >> 10) & 31;
-  const int fraction = bits & 1023;
-  const float size =
-      exponent == 31 ? (fraction == 0 ? std::numeric_limits<float>::infinity()
-                                      : std::numeric_limits<float>::quiet_NaN())
-      : exponent == 0
-          ? std::ldexp(static_cast<float>(fraction), -24)
-          : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
-  return (bits >> 15) != 0 ? -size : size;
-}
-
-// To the 11 significant bits of a normal half, ties to even, as numpy rounds a
-// product of halves.
-float RoundToHalf(float x) {
-  int exponent = 0;
-  const float mantissa = std::frexp(x, &exponent);
-  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 11)), exponent - 11);
-}
-
-struct Half {
-  std::uint16_t bits;
-};
-
-// 255 * x in x's own precision.
-double Scaled(Half x) { return RoundToHalf(255.0f * FromHalf(x.bits)); }
-double Scaled(float x) { return 255.0f * x; }
-double Scaled(double x) { return 255.0 * x; }
-double Scaled(std::uint8_t x) { return x; }
-
-double ToDouble(Half x) { return FromHalf(x.bits); }
-template <typename T>
-double ToDouble(T x) {
-  return static_cast<double>(x);
-}
-
-template <typename T>
-struct Type {
-  using type = T;
-};
-
-// Calls `use` with the element type of a number's dtype.
-template <typename Use>
-void WithNumberType(const DType& dtype, Use use) {
-  const bool sign = dtype.kind == ElementKind::kInt;
-  if (dtype.kind == ElementKind::kFloat) {
-    if (dtype.size == 2) return use(Type<Half>());
-    if (dtype.size == 4) return use(Type<float>());
-    return use(Type<double>());
-  }
-  switch (dtype.size) {
-    case 1:
-      return sign ? use(Type<std::int8_t>()) : use(Type<std::uint8_t>());
-    case 2:
-      return sign ? use(Type<std::int16_t>()) : use(Type<std::uint16_t>());
-    case 4:
-      return sign ? use(Type<std::int32_t>()) : use(Type<std::uint32_t>());
-    default:
-      return sign ? use(Type<std::int64_t>()) : use(Type<std::uint64_t>());
-  }
 }
 
 bool IsNumber(const DType& dtype) {
