@@ -325,7 +325,7 @@ def test_clients_that_leave_hurt_nobody(robots, server, request_message):
 
 def test_clients_that_leave_lose_no_slot_over_grpc(tmp_path):
     """More of them than a client may have rows waiting, while none is served;
-    tests/end_to_end/openpi_client_test.py has the same for the websocket. One
+    tests/end_to_end/websocket_front_test.py has the same for the websocket. One
     half cancels, of the other the connection is cut."""
     stall = tmp_path / "stall"
     with serving(

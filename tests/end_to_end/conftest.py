@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import recorded
-from serving import RawClient, serving_config
+from serving import RawClient, serving, serving_config
+from websocket_front import ON
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +26,10 @@ def libero_info(libero_server):
 def raw(libero_server):
     with RawClient(libero_server.addresses.public) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def blind_server():
+    """Answers a hash of the observation, whatever the noise."""
+    with serving(ON, "--policy=blind", program="piserve_test_server") as server:
+        yield server
