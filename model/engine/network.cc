@@ -186,8 +186,10 @@ absl::Status Network::Capture(const WaveLayout& layout) {
     return CaptureGraph(all_steps_,
                         [&](Launcher& l) { persistent_->Enqueue(l); });
   }
-  for (const StepKind kind : {KindOf(0), KindOf(1)}) {
-    if (!status.ok()) return status;
+  const auto& counts = options_.step_counts;
+  const int most = *std::max_element(counts.begin(), counts.end());
+  for (int step = 0; step < std::min(most, 2) && status.ok(); ++step) {
+    const StepKind kind = KindOf(step);
     status = CaptureGraph(steps_[{layout.rows, kind}], [&](Launcher& l) {
       EnqueueStep(context(), layout.rows, kind, l);
     });

@@ -180,6 +180,21 @@ TEST_P(NetworkTest, AGraphComputesWhatItsKernelsDo) {
   }
 }
 
+TEST_P(NetworkTest, ASingleStepIsCapturedWhereNoOtherIsWanted) {
+  network_ = OrThrow(
+      Network::Create(*weights_, {.batch_sizes = {2}, .step_counts = {1}}));
+  TestWave wave = MixedWave(2);
+  const WaveShape shape = Largest(2, 1);
+  Run(wave, shape, Network::Execution::kEager);  // times GEMMs
+  Run(wave, shape, Network::Execution::kEager);
+  const at::Tensor want = wave.Actions(1);
+  OrThrow(network_->Capture(network_->LayoutOf(shape)));
+  OrThrow(network_->Enqueue(wave.host(), shape, Network::Execution::kGraph,
+                            [](Stage) {}));
+  OrThrow(network_->Synchronize());
+  EXPECT_TRUE(at::equal(wave.Actions(1), want));
+}
+
 // As far apart as a row is across sizes.
 TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
   const at::Tensor all = ActionsWith({});
