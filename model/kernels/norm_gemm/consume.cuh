@@ -138,7 +138,8 @@ class Consumer {
         shared_(shared),
         group_(__shfl_sync(~0u, threadIdx.x / kGroup, 0) - 1),
         lane_(threadIdx.x % 32),
-        warp_row_(threadIdx.x % kGroup / 32 * 16) {}
+        warp_row_(threadIdx.x % kGroup / 32 * 16),
+        awaited_(p.args.in / kDepth - kStages) {}
 
   __device__ __forceinline__ void Run() {
     const Tile tile(p_, kOut);
@@ -184,10 +185,11 @@ class Consumer {
     place_.Next();
   }
 
-  // The oldest stage not yet released, in all CTAs that fetch for it.
+  // The oldest stage not yet released, in all CTAs that fetch for it. None
+  // where nobody waits for it: so none is on its way when a peer leaves.
   __device__ __forceinline__ void Release() {
     __syncwarp();
-    if (lane_ < kPeers) {
+    if (awaited_-- > 0 && lane_ < kPeers) {
       BarrierArriveAfterReads(&shared_.empty[released_], lane_);
     }
     if (++released_ == kStages) released_ = 0;
@@ -232,6 +234,7 @@ class Consumer {
   const int group_, lane_, warp_row_;
   Place<kStages> place_;
   int released_ = 0;
+  int awaited_;  // releases still to come that a producer waits for
   float c_[kOut / 2];
 };
 

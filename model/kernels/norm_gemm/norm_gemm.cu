@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     TakeRegisters<kConsumerRegisters>();
     Consumer<kOut>(p, shared).Run();
   }
-  ClusterLeave();  // a peer's last releases
+  ClusterLeave();  // what a peer's producer copies here has landed
 }
 
 cudaError_t MapOf(const __nv_bfloat16* data, int rows, int in, int box_rows,
