@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import socket
 import threading
-import time
 
 import grpc
 import images
@@ -22,8 +21,7 @@ from openpi_client import msgpack_numpy
 from piserve import PolicyClient
 from piserve._proto import policy_pb2
 from piserve.observations import observation_request
-from server_process import metrics
-from serving import SERVICE, RawClient, Refusal, serving
+from serving import SERVICE, RawClient, Refusal, serving, total, wait_until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 SILENT = 20  # connections
@@ -110,21 +108,6 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 sink.sendall(data)
-
-
-def total(server, name, label=""):
-    return sum(
-        value
-        for sample, value in metrics(server.get("/metrics")).items()
-        if sample.split("{")[0] == name and label in sample
-    )
-
-
-def wait_until(condition, timeout=20.0):
-    give_up = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < give_up, "did not come about in time"
-        time.sleep(0.01)
 
 
 def assert_nothing_left(server):

@@ -11,7 +11,14 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from piserve import PolicyClient
 from piserve import websocket_client_policy as drop_in
 from server_process import metrics
-from serving import config_text, in_threads, serving, write_config
+from serving import (
+    config_text,
+    in_threads,
+    serving,
+    total,
+    wait_until,
+    write_config,
+)
 from websocket_front import (
     ON,
     RANDOM,
@@ -21,8 +28,6 @@ from websocket_front import (
     droid,
     image,
     libero,
-    total,
-    wait_until,
 )
 
 ANSWERED = 'piserve_requests_completed_total{code="OK",method="WebsocketInfer"}'

@@ -16,15 +16,21 @@ import websockets.exceptions
 import websockets.sync.client
 from openpi_client import msgpack_numpy
 from server_process import LISTENERS
-from serving import binary, config_text, in_threads, serving, write_config
+from serving import (
+    binary,
+    config_text,
+    in_threads,
+    serving,
+    total,
+    wait_until,
+    write_config,
+)
 from websocket_front import (
     ON,
     SLOW,
     connect,
     connect_raw,
     libero,
-    total,
-    wait_until,
 )
 
 # ------------------------------------------------------------------ bad input

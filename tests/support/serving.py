@@ -8,14 +8,15 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
 from piserve._proto import policy_pb2, rpc_pb2
 from piserve.observations import observation_request
 from piserve.reply import actions_of
-from server_process import CONFIGS, ROOT, ServerProcess
+from server_process import CONFIGS, ROOT, ServerProcess, metrics
 
 # For config_text.
 PATIENT = {"predicted_ms: 2000": "predicted_ms: 20000"}
@@ -85,6 +86,22 @@ def in_threads(count: int, work):
     """[work(0), work(1), ...], each in a thread; raises what one raised."""
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(pool.map(work, range(count)))
+
+
+def total(server: ServerProcess, name: str, label: str = "") -> float:
+    """Samples of a metric by name, summed over labels that hold `label`."""
+    return sum(
+        value
+        for sample, value in metrics(server.get("/metrics")).items()
+        if sample.split("{")[0] == name and label in sample
+    )
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about in time"
+        time.sleep(0.01)
 
 
 class RawClient:

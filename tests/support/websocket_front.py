@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of the websocket front send, and how they connect."""
 
-import time
-
 import numpy as np
 import websockets.sync.client
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from server_process import metrics
 
 # For config_text: this wire names no deadline, and the cores may be busy.
 SLOW = {
@@ -68,18 +65,3 @@ def connect_raw(server):
     )
     socket.recv(timeout=10)
     return socket
-
-
-def total(server, name, label=""):
-    return sum(
-        value
-        for sample, value in metrics(server.get("/metrics")).items()
-        if sample.split("{")[0] == name and label in sample
-    )
-
-
-def wait_until(condition, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about in time"
-        time.sleep(0.01)
