@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "model/kernels/vector.cuh"
+
 namespace piserve::kernels {
 
 // Thin names for the PTX that attention is made of. Fragment layouts are those
@@ -56,12 +58,6 @@ __device__ inline void Mma(float (&c)[4], const std::uint32_t (&a)[4],
       "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// bf16 of two numbers in one word, the first one low.
-__device__ inline std::uint32_t PackPair(float a, float b) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 
 inline constexpr float kLog2E = 1.4426950408889634f;

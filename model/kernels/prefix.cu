@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/gelu.cuh"
 #include "model/kernels/launch.cuh"
 #include "model/kernels/prefix.h"
 #include "model/kernels/processors.h"
@@ -190,13 +191,6 @@ cudaError_t LaunchRope(const RopeScatterArgs& a, cudaStream_t stream) {
   shape.grid = RopeGrid<kRun, kHeads>(a);
   shape.threads = kRopeThreads;
   return Launch(RopeScatterKernel<kRun, kHeads>, shape, stream, a);
-}
-
-// 0.5 x (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
-__device__ float GeluTanh(float x) {
-  constexpr float kTwoRootTwoOverPi = 1.5957691216057308f;
-  const float twice = kTwoRootTwoOverPi * (x + 0.044715f * x * x * x);
-  return __fdividef(x, 1 + __expf(-twice));
 }
 
 __global__ void __launch_bounds__(kThreads)

@@ -18,7 +18,7 @@ __device__ inline void Unpack(const Bf16x8& v, float (&out)[8]) {
   }
 }
 
-// Rounds to nearest, ties to even.
+// bf16 of two numbers in one word, rounded to nearest, ties to even.
 __device__ inline unsigned PackPair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const unsigned*>(&pair);

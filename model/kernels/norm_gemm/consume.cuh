@@ -226,7 +226,8 @@ class Consumer {
   }
 
   __device__ __forceinline__ float Activate(float v) const {
-    return p_.args.activation == NormGemmActivation::kNone ? v : GeluTanh(v);
+    return p_.args.activation == NormGemmActivation::kNone ? v
+                                                           : FastGeluTanh(v);
   }
 
   const Params& p_;

@@ -2,17 +2,11 @@
 #pragma once
 
 #include "model/kernels/gelu.cuh"
+#include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::kernels::weight_gemm {
-
-// bf16 of `low` and `high` in one word.
-__device__ inline std::uint32_t Pack(float low, float high) {
-  std::uint32_t word;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-  return word;
-}
 
 // A warp's 8 x 8 matrix of 16-bit elements, two to a lane, transposed.
 __device__ inline std::uint32_t Transpose(std::uint32_t word) {
@@ -53,8 +47,8 @@ struct GegluEpilogue : EpilogueBase {
     const int output = weights / kTilesOfAPacked * 128 + at.warp * 16 +
                        at.lane % 4 * 4 + weights % kTilesOfAPacked * 2;
     const auto product = [&](int i) {
-      return Pack(GeluTanh(accumulators(i)) * accumulators(i + 2),
-                  GeluTanh(accumulators(i + 1)) * accumulators(i + 3));
+      return PackPair(FastGeluTanh(accumulators(i)) * accumulators(i + 2),
+                      FastGeluTanh(accumulators(i + 1)) * accumulators(i + 3));
     };
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
