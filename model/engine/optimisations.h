@@ -26,7 +26,8 @@ struct Optimisations {
   // Prefill's down projection of few tokens is cut in two, and the next norm
   // adds the halves; off: cuBLASLt's product.
   bool split_sums = true;
-  // Vision's layer norms in the GEMMs behind them; off: kernels before.
+  // Vision's layer norms in the GEMMs behind them, where a wave of tiles holds
+  // those; off: kernels before.
   bool fused_norm = true;
   // All steps of one row in one kernel, which brings its own attention; off:
   // step by step.

@@ -14,6 +14,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <utility>
 

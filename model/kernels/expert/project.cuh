@@ -65,7 +65,6 @@ __device__ __forceinline__ int SumsAt(int row4, int block) {
   return (row4 * kBlocks + block) * 16;
 }
 
-// 1 / rms of every token into shared.scale; a half-warp takes four tokens.
 // 1 / rms of every token into shared.scale; a half-warp takes four tokens. Also
 // the wait for the residual itself: an owner sends its sums last.
 class ResidualScales {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/norm.h"
 
-#include <tuple>
-
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
 
