@@ -62,10 +62,12 @@ class DeviceArray {
 
   T* data() { return data_; }
   std::size_t size() const { return size_; }
-  std::vector<T> Get() const {
-    std::vector<T> values(size_);
+  std::vector<T> Get() const { return Get(size_); }
+  // The first ones only.
+  std::vector<T> Get(std::size_t count) const {
+    std::vector<T> values(count);
     const cudaError_t error = cudaMemcpy(
-        values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost);
+        values.data(), data_, count * sizeof(T), cudaMemcpyDeviceToHost);
     EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error);
     return values;
   }
@@ -134,6 +136,13 @@ void ExpectWithin(const std::vector<T>& got, const std::vector<Expected>& want,
                        << first << ": got " << Value(got[first]) << ", want "
                        << want[first].value << " +- " << want[first].tolerance
                        << "; worst " << worst << " tolerances";
+}
+
+// Row `row` of rows of `width`.
+template <typename T>
+std::vector<T> RowOf(const std::vector<T>& values, int row, int width) {
+  const auto begin = values.begin() + static_cast<std::ptrdiff_t>(row) * width;
+  return std::vector<T>(begin, begin + width);
 }
 
 // Bits, so that NaN equals itself.

@@ -46,9 +46,7 @@ KernelCase GegluGemmCase(int tokens, int in, int out) {
   c.check = [=, launch = c.launch] {
     ASSERT_EQ(launch(0, nullptr), cudaSuccess);
     const auto got = y->Get(), host_x = x->Get();
-    std::vector<Bf16> host_w(p.weights());
-    cudaMemcpy(host_w.data(), w->data(), p.weights() * sizeof(Bf16),
-               cudaMemcpyDeviceToHost);
+    const auto host_w = w->Get(p.weights());
     for (std::size_t i = 0; i < 200; ++i) {
       const std::size_t at = i * 7919 % got.size();
       const Bf16* row = &host_x[at / out * in];
@@ -84,9 +82,7 @@ KernelCase SplitGemmCase(int tokens) {
     ASSERT_EQ(launch(0, nullptr), cudaSuccess);
     const auto got = parts->Get();
     const auto host_x = x->Get();
-    std::vector<Bf16> host_w(p.weights());
-    cudaMemcpy(host_w.data(), w->data(), p.weights() * sizeof(Bf16),
-               cudaMemcpyDeviceToHost);
+    const auto host_w = w->Get(p.weights());
     for (std::size_t i = 0; i < 200; ++i) {
       const std::size_t at = i * 104729 % got.size();
       const std::size_t part = at / kOut / tokens, token = at / kOut % tokens;

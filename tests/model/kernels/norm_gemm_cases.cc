@@ -41,9 +41,7 @@ KernelCase NormGemmCase(int tokens, int out, NormGemmActivation activation) {
   c.check = [=, launch = c.launch] {
     ASSERT_EQ(launch(0, nullptr), cudaSuccess);
     const auto got = y->Get(), host_x = x->Get(), host_bias = bias->Get();
-    std::vector<Bf16> host_w(weights);
-    cudaMemcpy(host_w.data(), w->data(), weights * sizeof(Bf16),
-               cudaMemcpyDeviceToHost);
+    const auto host_w = w->Get(weights);
     for (std::size_t i = 0; i < 200; ++i) {
       const std::size_t at = i * 7919 % got.size();
       double want =

@@ -9,9 +9,6 @@
 namespace piserve::kernels {
 namespace {
 
-// tanh.approx.f32, as PTX states it.
-constexpr double kTanhError = 0x1p-10;
-
 // A projection behind a norm, whose affine is in it.
 struct Projection {
   Projection(int in, int out)
@@ -141,11 +138,8 @@ TEST_F(NormGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
   const auto second = Run(x, p);
   for (int t = 1; t < kTokens; ++t) {
-    const auto from = [&](const std::vector<Bf16>& y, int token) {
-      return std::vector<Bf16>(y.begin() + token * p.out,
-                               y.begin() + (token + 1) * p.out);
-    };
-    ASSERT_TRUE(SameBits(from(second, t), from(first, (t + 201) % kTokens)))
+    ASSERT_TRUE(SameBits(RowOf(second, t, p.out),
+                         RowOf(first, (t + 201) % kTokens, p.out)))
         << t;
   }
 }

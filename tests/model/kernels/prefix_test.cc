@@ -101,11 +101,6 @@ struct RopeCase {
   bool with_start;
 };
 
-struct RopeTwin {
-  std::vector<Expected> qkv, k, v;
-  std::vector<bool> written;  // of the caches
-};
-
 void CheckRope(const RopeCase& c) {
   const int half = c.head_dim / 2;
   const int all = c.heads + 2 * c.kv_heads;

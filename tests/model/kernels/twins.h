@@ -97,6 +97,9 @@ inline Expected Rotate(double x1, double c, double x2, double s) {
                      0x1p-22 * (std::abs(x1 * c) + std::abs(x2 * s)) + 1e-30};
 }
 
+// tanh.approx.f32, as PTX states it.
+inline constexpr double kTanhError = 0x1p-10;
+
 // x / (1 + e^-2u) is 0.5 x (1 + tanh u) without the cancellation, u = sqrt(2 /
 // pi) (x + 0.044715 x^3). In FP32 the exponent's relative error of 2^-22 is
 // that of e^-2u times 2u, at most 88 where the result is not 0. One rounding.
