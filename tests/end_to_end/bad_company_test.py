@@ -16,12 +16,12 @@ import images
 import numpy as np
 import piserve
 import pytest
-import websockets.sync.client
 from openpi_client import msgpack_numpy
 from piserve import PolicyClient
 from piserve._proto import policy_pb2
 from piserve.observations import observation_request
 from serving import SERVICE, RawClient, Refusal, serving, total, wait_until
+from websocket_front import connect_raw
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 SILENT = 20  # connections
@@ -35,14 +35,6 @@ def observation(seed):
         "observation/state": random.random(8),
         "prompt": "put the red block on the pad",
     }
-
-
-def connect_websocket(server):
-    made = websockets.sync.client.connect(
-        f"ws://{server.addresses.websocket}", compression=None, max_size=None
-    )
-    made.recv(timeout=20)
-    return made
 
 
 class Robot:
@@ -137,7 +129,7 @@ def robots(server):
         PolicyClient(
             server.addresses.public, robot_id="good", timeout=30
         ) as client,
-        connect_websocket(server) as wire,
+        connect_raw(server, timeout=20) as wire,
     ):
 
         def over_websocket(obs):
@@ -255,7 +247,7 @@ def test_lies_about_cameras_are_told_over_the_websocket(robots, server):
             {**observation(9), "observation/image": jpeg}
         ),
     }
-    with connect_websocket(server) as wire:
+    with connect_raw(server, timeout=20) as wire:
         for reason, frame in list(lies.items()) * 5:
             wire.send(frame)
             answer = wire.recv(timeout=20)
@@ -301,7 +293,7 @@ def test_clients_that_leave_hurt_nobody(robots, server, request_message):
             leave()
             call.cancel()
             channel.close()
-        wire = connect_websocket(server)
+        wire = connect_raw(server, timeout=20)
         wire.send(frame)
         wire.socket.shutdown(socket.SHUT_RDWR)
 
@@ -369,7 +361,7 @@ def test_clients_that_send_nothing_hurt_nobody(robots, server):
             for name in ("public", "websocket"):
                 address = getattr(server.addresses, name)
                 held.enter_context(connect_socket(address))
-            held.enter_context(connect_websocket(server))
+            held.enter_context(connect_raw(server, timeout=20))
             channel = held.enter_context(
                 grpc.insecure_channel(server.addresses.public)
             )
@@ -398,7 +390,7 @@ def test_empty_requests_are_told_on_both_wires(robots, raw, server):
     for _ in range(5):
         answer = raw.infer(b"")
         assert (answer.code, bool(answer.field)) == (INVALID, True), answer
-    with connect_websocket(server) as wire:
+    with connect_raw(server, timeout=20) as wire:
         for _ in range(5):
             wire.send(b"")
             assert wire.recv(timeout=20).startswith("INVALID_ARGUMENT (")

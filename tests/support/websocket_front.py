@@ -58,10 +58,10 @@ def connect(server, **kwargs):
     return WebsocketClientPolicy(host, int(port), **kwargs)
 
 
-def connect_raw(server):
+def connect_raw(server, timeout=10):
     """A connection without openpi's client, the metadata read."""
     socket = websockets.sync.client.connect(
         f"ws://{server.addresses.websocket}", compression=None, max_size=None
     )
-    socket.recv(timeout=10)
+    socket.recv(timeout=timeout)
     return socket
