@@ -85,6 +85,7 @@ __device__ __forceinline__ void SyncMatrixThreads() {
 // Who lets go of a slot: the warps of the warpgroup that reads it, or, of one
 // that all matrix threads have written into, each of them.
 enum class Holders { kReaders, kAllThreads };
+static_assert(kArrivals == kMatrixThreads);
 __device__ __forceinline__ void ReleaseSlot(
     const Block& b, int n, Holders holders = Holders::kReaders) {
   __syncwarp();
