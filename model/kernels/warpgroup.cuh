@@ -7,10 +7,11 @@
 
 namespace piserve::kernels {
 
-// The warpgroup MMAs of attention with head_dim 256, and the barriers around
-// them. Operand tiles in shared memory are blocks of [rows][64 columns] bf16,
-// 128 bytes a row, 1024-byte aligned, the 16-byte pieces of row r permuted by
-// piece ^ (r % 8): what the PTX ISA calls 128-byte swizzling.
+// Tiles that warpgroup MMAs read, the barriers around them, and the MMAs of
+// attention with head_dim 256. Operand tiles in shared memory are blocks of
+// [rows][64 columns] bf16, 128 bytes a row, 1024-byte aligned, the 16-byte
+// pieces of row r permuted by piece ^ (r % 8): what the PTX ISA calls 128-byte
+// swizzling.
 
 // Byte offset of a piece of eight columns in a tile of `rows` rows.
 __device__ inline int SwizzledOffset(int rows, int row, int piece) {
