@@ -65,7 +65,8 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   prefix_len = Int(rows);
   next_row = Int(1);
   step = Int(1);
-  call = Int(3);
+  call =
+      Int(kernels::kExpertMaxRows * sizeof(kernels::ExpertCall) / sizeof(int));
   keys = Bf16({v.vlm.depth, rows, cache_len, v.vlm.kv_heads, v.vlm.head_dim});
   values = Bf16({v.vlm.depth, rows, cache_len, v.vlm.kv_heads, v.vlm.head_dim});
 

@@ -39,7 +39,7 @@ struct Buffers {
   at::Tensor prefix_len;  // int32 [R]
   at::Tensor next_row;    // int32 [1]
   at::Tensor step;        // int32 [1], row of the step tables
-  at::Tensor call;        // int32 [3]: kernels::ExpertCall
+  at::Tensor call;        // int32 [kExpertMaxRows, 3]: kernels::ExpertCall
   at::Tensor keys;        // [depth, R, cache_len, kv_heads, head_dim]
   at::Tensor values;
 

@@ -8,8 +8,7 @@ absl::Duration CostTable::Predict(const WaveLayout& layout, int count) const {
   const auto s = steps.find(layout.rows);
   if (p == prefix.end() || s == steps.end()) return absl::InfiniteDuration();
   return (p->second.vision + p->second.prefill) * layout.micro_waves +
-         s->second.first + s->second.later * (count - 1) +
-         transfer * layout.rows;
+         s->second.Total(count) + transfer * layout.rows;
 }
 
 }  // namespace piserve::engine

@@ -15,6 +15,10 @@ struct CostTable {
   };
   struct Steps {
     absl::Duration first, later;
+
+    absl::Duration Total(int count) const {
+      return first + later * (count - 1);
+    }
   };
   std::map<PrefixShape, Prefix> prefix;  // of one micro-wave
   std::map<int, Steps> steps;            // by rows

@@ -182,9 +182,10 @@ absl::Status Network::Capture(const WaveLayout& layout) {
   status = CaptureGraph(prefill_[prefix], [&](Launcher& l) {
     EnqueuePrefill(context(), prefix, l);
   });
-  if (status.ok() && Persistent(layout.rows)) {
-    return CaptureGraph(all_steps_,
-                        [&](Launcher& l) { persistent_->Enqueue(l); });
+  if (status.ok() && DenoisingOf(layout.rows) == Denoising::kPersistent) {
+    return CaptureGraph(all_steps_[layout.rows], [&](Launcher& l) {
+      persistent_->Enqueue(layout.rows, l);
+    });
   }
   const auto& counts = options_.step_counts;
   const int most = *std::max_element(counts.begin(), counts.end());
@@ -213,22 +214,38 @@ absl::Status Network::Execute(Graph* graph, Execution execution,
 }
 
 absl::Status Network::PrepareDenoising() {
-  if (!options_.optimisations.persistent_denoising ||
-      !PersistentDenoise::Supports(variant_, 1)) {
-    return absl::OkStatus();
+  if (!options_.optimisations.persistent_denoising) return absl::OkStatus();
+  int rows = 0;
+  for (const int size : sizes_.batch_sizes) {
+    if (PersistentDenoise::Supports(variant_, size)) rows = size;
   }
+  if (rows == 0) return absl::OkStatus();
   return Guarded("packing the expert", [&]() -> absl::Status {
     Launcher launcher(*gemms_, stream_.stream());
-    auto made =
-        PersistentDenoise::Create(variant_, weights_, *buffers_, launcher);
+    auto made = PersistentDenoise::Create(variant_, weights_, rows, *buffers_,
+                                          launcher);
     if (!made.ok()) return made.status();
     persistent_ = *std::move(made);
     return absl::OkStatus();
   });
 }
 
-bool Network::Persistent(int rows) const {
-  return persistent_ != nullptr && PersistentDenoise::Supports(variant_, rows);
+bool Network::HasPersistent(int rows) const {
+  return persistent_ != nullptr && rows <= persistent_->most_rows();
+}
+
+void Network::Choose(int rows, Denoising denoising) {
+  if (denoising == Denoising::kStepwise) {
+    stepwise_.insert(rows);
+  } else {
+    stepwise_.erase(rows);
+  }
+}
+
+Network::Denoising Network::DenoisingOf(int rows) const {
+  return HasPersistent(rows) && !stepwise_.contains(rows)
+             ? Denoising::kPersistent
+             : Denoising::kStepwise;
 }
 
 absl::Status Network::Vision(const PrefixShape& prefix, Execution execution) {
@@ -242,9 +259,9 @@ absl::Status Network::Prefill(const PrefixShape& prefix, Execution execution) {
 }
 
 absl::Status Network::Denoise(int rows, int steps, Execution execution) {
-  if (Persistent(rows)) {
-    return Execute(&all_steps_, execution,
-                   [&](Launcher& l) { persistent_->Enqueue(l); });
+  if (DenoisingOf(rows) == Denoising::kPersistent) {
+    return Execute(&all_steps_[rows], execution,
+                   [&](Launcher& l) { persistent_->Enqueue(rows, l); });
   }
   absl::Status status;
   for (int i = 0; i < steps && status.ok(); ++i) {

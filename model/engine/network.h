@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -73,6 +74,14 @@ class Network {
                                          : Execution::kEager;
   }
 
+  // How a wave's steps run: all in one persistent kernel, for a few rows, or
+  // step by step. Whoever measures which is faster chooses; until then it is
+  // the kernel where there is one.
+  enum class Denoising { kPersistent, kStepwise };
+  bool HasPersistent(int rows) const;
+  void Choose(int rows, Denoising denoising);
+  Denoising DenoisingOf(int rows) const;
+
   // Captures the graphs that a layout needs and that are not there yet. Its
   // GEMMs must be known: from a plan, or from an eager run.
   absl::Status Capture(const WaveLayout& layout);
@@ -118,7 +127,6 @@ class Network {
                        const Enqueuer& enqueue);
   absl::Status CaptureGraph(Graph& graph, const Enqueuer& enqueue);
   absl::Status PrepareDenoising();
-  bool Persistent(int rows) const;
   absl::Status Vision(const PrefixShape& prefix, Execution execution);
   absl::Status Prefill(const PrefixShape& prefix, Execution execution);
   absl::Status Denoise(int rows, int steps, Execution execution);
@@ -140,7 +148,8 @@ class Network {
   std::map<PrefixShape, Graph> prefill_;
   std::map<std::pair<int, StepKind>, Graph> steps_;
   std::unique_ptr<PersistentDenoise> persistent_;  // or none
-  Graph all_steps_;                                // of one row, by it
+  std::set<int> stepwise_;                         // rows, though it has them
+  std::map<int, Graph> all_steps_;                 // by rows
 };
 
 }  // namespace piserve::engine

@@ -29,8 +29,8 @@ struct Optimisations {
   // Vision's layer norms in the GEMMs behind them, where a wave of tiles holds
   // those; off: kernels before.
   bool fused_norm = true;
-  // All steps of one row in one kernel, which brings its own attention; off:
-  // step by step.
+  // All steps of one row, or of a few where that is faster, in one kernel, which
+  // brings its own attention; off: step by step.
   bool persistent_denoising = true;
 
   bool operator==(const Optimisations&) const = default;

@@ -91,15 +91,18 @@ bool PersistentDenoise::Supports(const Variant& v, int rows) {
 }
 
 PersistentDenoise::PersistentDenoise(const Variant& variant,
-                                     const EngineWeights& weights,
+                                     const EngineWeights& weights, int rows,
                                      Buffers& buffers)
-    : variant_(variant), weights_(weights), buffers_(buffers) {}
+    : variant_(variant),
+      weights_(weights),
+      most_rows_(rows),
+      buffers_(buffers) {}
 
 absl::StatusOr<std::unique_ptr<PersistentDenoise>> PersistentDenoise::Create(
-    const Variant& variant, const EngineWeights& weights, Buffers& buffers,
-    Launcher& launcher) {
+    const Variant& variant, const EngineWeights& weights, int rows,
+    Buffers& buffers, Launcher& launcher) {
   auto made =
-      absl::WrapUnique(new PersistentDenoise(variant, weights, buffers));
+      absl::WrapUnique(new PersistentDenoise(variant, weights, rows, buffers));
   made->Pack(launcher);
   if (!launcher.ok()) return launcher.status();
   return made;
@@ -108,7 +111,7 @@ absl::StatusOr<std::unique_ptr<PersistentDenoise>> PersistentDenoise::Create(
 void PersistentDenoise::Pack(Launcher& launcher) {
   const kernels::ExpertWeights matrices = Matrices(variant_, weights_);
   packed_ = Bytes(kernels::ExpertPackedBytes());
-  workspace_ = Bytes(kernels::ExpertWorkspaceBytes() + kAlignment);
+  workspace_ = Bytes(kernels::ExpertWorkspaceBytes(most_rows_) + kAlignment);
   launcher.Run("packing the expert", [&](cudaStream_t stream) {
     return kernels::LaunchExpertPack(matrices, packed_.data_ptr(), stream);
   });
@@ -132,11 +135,12 @@ void PersistentDenoise::Pack(Launcher& launcher) {
   });
 }
 
-void PersistentDenoise::Enqueue(Launcher& launcher) const {
+void PersistentDenoise::Enqueue(int rows, Launcher& launcher) const {
   const SuffixWeights& suffix = weights_.suffix;
   launcher.Run("denoising", [&](cudaStream_t stream) {
     return kernels::LaunchExpert(
         {.form = FormOf(variant_),
+         .rows = rows,
          .horizon = variant_.action_horizon,
          .cache_len = variant_.prefix_len(),
          .packed = packed_.data_ptr(),
@@ -154,6 +158,7 @@ void PersistentDenoise::Enqueue(Launcher& launcher) const {
          .cache_k = Data<Bf16>(buffers_.keys),
          .cache_v = Data<Bf16>(buffers_.values),
          .cache_stride = buffers_.keys.stride(0),
+         .row_stride = buffers_.keys.stride(1),
          .call = Data<kernels::ExpertCall>(buffers_.call),
          .x = Data<float>(buffers_.x),
          .workspace = Aligned(workspace_.data_ptr())},

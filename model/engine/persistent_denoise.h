@@ -13,7 +13,7 @@
 
 namespace piserve::engine {
 
-// All denoising steps of one row as one kernel, where there is one for the
+// All denoising steps of a few rows as one kernel, where there is one for the
 // shape: kernels/expert. Holds the expert's weights a second time, packed in
 // the order in which the kernel reads them.
 class PersistentDenoise {
@@ -21,22 +21,27 @@ class PersistentDenoise {
   // Whether there is a kernel for waves of `rows` rows.
   static bool Supports(const Variant& variant, int rows);
 
-  // Enqueues the packing on the launcher's stream, which must be torch's
-  // current one. Borrows weights and buffers. Throws as ATen does.
+  // For waves of up to `rows` rows. Enqueues the packing on the launcher's
+  // stream, which must be torch's current one. Borrows weights and buffers.
+  // Throws as ATen does.
   static absl::StatusOr<std::unique_ptr<PersistentDenoise>> Create(
-      const Variant& variant, const EngineWeights& weights, Buffers& buffers,
-      Launcher& launcher);
+      const Variant& variant, const EngineWeights& weights, int rows,
+      Buffers& buffers, Launcher& launcher);
 
-  // x, keys, values of row 0 -> x after all steps that Buffers::call asks for.
-  void Enqueue(Launcher& launcher) const;
+  int most_rows() const { return most_rows_; }
+
+  // x, keys, values of rows 0 .. rows-1 -> x after all steps that Buffers::call
+  // asks for.
+  void Enqueue(int rows, Launcher& launcher) const;
 
  private:
   PersistentDenoise(const Variant& variant, const EngineWeights& weights,
-                    Buffers& buffers);
+                    int rows, Buffers& buffers);
   void Pack(Launcher& launcher);
 
   const Variant& variant_;
   const EngineWeights& weights_;
+  const int most_rows_;
   Buffers& buffers_;
   at::Tensor packed_, workspace_;  // bytes
   at::Tensor norm_;                // pi0: fp32 [norms, width], w

@@ -59,6 +59,11 @@ bool ReadSteps(std::istream& in, Plan& plan) {
          plan.costs.steps.emplace(rows, cost).second;
 }
 
+bool ReadPersistent(std::istream& in, Plan& plan) {
+  int rows = 0;
+  return (in >> rows) && plan.persistent.insert(rows).second;
+}
+
 bool ReadHash(std::istream& in, Plan& plan) {
   int rows = 0;
   std::uint64_t hash = 0;
@@ -75,6 +80,7 @@ bool ReadLine(const std::string& line, Plan& plan) {
     return !plan.key.empty();
   }
   if (kind == "gemm") return ReadGemm(in, plan);
+  if (kind == "persistent") return ReadPersistent(in, plan);
   if (kind == "prefix") return ReadPrefix(in, plan);
   if (kind == "steps") return ReadSteps(in, plan);
   if (kind == "transfer") return Read(in, plan.costs.transfer);
@@ -94,6 +100,9 @@ std::string ToText(const Plan& plan) {
       absl::StrAppendFormat(&text, " %x", word);
     }
     text += "\n";
+  }
+  for (const int rows : plan.persistent) {
+    absl::StrAppendFormat(&text, "persistent %d\n", rows);
   }
   for (const auto& [s, cost] : plan.costs.prefix) {
     absl::StrAppendFormat(&text, "prefix %d %d %d %d %d\n", s.rows, s.cameras,

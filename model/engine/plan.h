@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -15,7 +16,8 @@
 namespace piserve::engine {
 
 // What a first start finds out and later ones need not: the algorithm of every
-// GEMM, what each graph costs, and what the graphs answered.
+// GEMM, how few rows are denoised best, what each graph costs, and what the
+// graphs answered.
 struct Plan {
   // cuBLASLt's opaque description.
   using Algorithm = std::array<std::uint64_t, 8>;
@@ -24,6 +26,7 @@ struct Plan {
   // engine, sizes. One line.
   std::string key;
   std::map<GemmShape, Algorithm> gemms;
+  std::set<int> persistent;  // rows that one kernel denoises
   CostTable costs;
   // FNV-1a 64 over the actions of the warm-up wave, by rows.
   std::map<int, std::uint64_t> hashes;

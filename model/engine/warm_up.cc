@@ -23,7 +23,7 @@ namespace piserve::engine {
 namespace {
 
 // To be raised with every change that may move a bit or a time.
-constexpr int kEngineVersion = 3;
+constexpr int kEngineVersion = 4;
 constexpr int kTimings = 3;
 // Replayed at every start, as far as they are configured.
 constexpr int kCheckedRows[] = {1, 2, 4, 8, 16, 32, 64};
@@ -56,6 +56,7 @@ class WarmUp {
   }
 
   absl::Status CaptureAndMeasure(CostTable& costs);
+  std::set<int> PersistentRows() const;
   absl::Status CaptureAll();
   absl::StatusOr<std::map<int, std::uint64_t>> Hashes();
 
@@ -67,6 +68,7 @@ class WarmUp {
   absl::StatusOr<StageTimer::Times> Time(const WaveLayout& layout, int steps);
   absl::Status Compare(const WaveLayout& layout);
   absl::Status Measure(const WaveLayout& layout, CostTable& costs);
+  absl::Status TryStepwise(const WaveLayout& layout, CostTable& costs);
   std::span<const float> Actions(int rows);
   void Say(const WaveLayout& layout, int done, int all) const;
 
@@ -183,6 +185,37 @@ absl::Status WarmUp::Measure(const WaveLayout& layout, CostTable& costs) {
   return absl::OkStatus();
 }
 
+// Compares both ways to denoise so few rows, and keeps the faster one.
+absl::Status WarmUp::TryStepwise(const WaveLayout& layout, CostTable& costs) {
+  const int rows = layout.rows;
+  CostTable stepwise;
+  network_.Choose(rows, Network::Denoising::kStepwise);
+  if (absl::Status s = Compare(layout); !s.ok()) return s;
+  if (absl::Status s = Measure(layout, stepwise); !s.ok()) return s;
+  CostTable::Steps& best = costs.steps.at(rows);
+  const CostTable::Steps& other = stepwise.steps.at(rows);
+  progress_(absl::StrCat(
+      rows, " rows, ", most_, " steps: ",
+      absl::ToInt64Microseconds(best.Total(most_)), " us in one kernel, ",
+      absl::ToInt64Microseconds(other.Total(most_)), " us step by step"));
+  if (other.Total(most_) < best.Total(most_)) {
+    best = other;
+  } else {
+    network_.Choose(rows, Network::Denoising::kPersistent);
+  }
+  return absl::OkStatus();
+}
+
+std::set<int> WarmUp::PersistentRows() const {
+  std::set<int> persistent;
+  for (const int rows : sizes_.batch_sizes) {
+    if (network_.DenoisingOf(rows) == Network::Denoising::kPersistent) {
+      persistent.insert(rows);
+    }
+  }
+  return persistent;
+}
+
 void WarmUp::Say(const WaveLayout& layout, int done, int all) const {
   progress_(absl::StrCat("graphs ", done, "/", all, ": ", layout.rows,
                          " rows, ", layout.prefix.cameras, " cameras, ",
@@ -209,8 +242,12 @@ absl::Status WarmUp::CaptureAndMeasure(CostTable& costs) {
   int done = 0;
   for (const WaveLayout& layout : layouts) {
     Say(layout, ++done, layouts.size());
+    const bool first_of_rows = !costs.steps.contains(layout.rows);
     if (absl::Status s = Compare(layout); !s.ok()) return s;
     if (absl::Status s = Measure(layout, costs); !s.ok()) return s;
+    if (first_of_rows && network_.HasPersistent(layout.rows)) {
+      if (absl::Status s = TryStepwise(layout, costs); !s.ok()) return s;
+    }
   }
   return absl::OkStatus();
 }
@@ -273,6 +310,7 @@ absl::StatusOr<Plan> MakePlan(Network& network, std::string key,
   for (const auto& [shape, algorithm] : network.gemms().Algorithms()) {
     plan.gemms.emplace(shape, ToPlan(algorithm));
   }
+  plan.persistent = warm_up.PersistentRows();
   auto hashes = warm_up.Hashes();
   if (!hashes.ok()) return hashes.status();
   plan.hashes = *std::move(hashes);
@@ -286,6 +324,11 @@ absl::Status UsePlan(Network& network, const Plan& plan,
             shape, std::bit_cast<Gemm::Algorithm>(algorithm));
         !s.ok()) {
       return s;
+    }
+  }
+  for (const int rows : network.sizes().batch_sizes) {
+    if (!plan.persistent.contains(rows)) {
+      network.Choose(rows, Network::Denoising::kStepwise);
     }
   }
   WarmUp warm_up(network, progress);

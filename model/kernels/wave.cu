@@ -55,9 +55,9 @@ __device__ void CopyRest(const LoadWaveArgs& a, int row) {
   if (row == 0) {
     *a.row_base = 0;
     *a.step = a.first_step;
-    if (a.call != nullptr) {
-      *a.call = {a.to.prefix_len[0], a.steps, a.first_step};
-    }
+  }
+  if (a.call != nullptr && row < kExpertMaxRows) {
+    a.call[row] = {a.to.prefix_len[row], a.steps, a.first_step};
   }
 }
 

@@ -32,7 +32,8 @@ struct LoadWaveArgs {
   WaveInput to;
   int* row_base = nullptr;  // set to 0: the first micro-wave's row
   int* step = nullptr;      // set to `first_step`
-  // Null, or set: the first row, for the kernel that runs all of its steps.
+  // Null, or set: the first kExpertMaxRows rows, for the kernel that runs all
+  // steps of so few.
   ExpertCall* call = nullptr;
   int first_step = 0;
   int steps = 0;

@@ -70,7 +70,7 @@ class SuffixTile {
     step_ = state_ ? 16 : kRows * 16;
     keys_ = Opaque(keys + first_ * step_);
     values_ = Opaque(values + first_ * step_);
-    Await(Address(6 + (b.warp & 1)), state_ ? 0 : tag);
+    AwaitFirst(b, Address(6 + (b.warp & 1)), state_ ? 0 : tag);
     Request(v_, [&](int i) { return Address(i); });
   }
   __device__ __forceinline__ void Place(const Block& b, const AttentionPlace& p,
@@ -268,7 +268,7 @@ __device__ __forceinline__ void Attend(Block& b, int layer, unsigned tag) {
   const char* from = Fragments(
       b, b.mail + Workspace::kQuery + b.split * (kRows * kHeadDim * 2));
   const auto address = [&](int k) { return from + k * kStepBytes; };
-  Await(address((b.lane >> 2) + 8 * b.group), tag);
+  AwaitFirst(b, address((b.lane >> 2) + 8 * b.group), tag);
   Request(q, address);
   if (p.split == kTiles / 2 - 1) {
     SuffixTile suffix(b, p, layer, tag);
@@ -312,7 +312,7 @@ __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
   };
   const auto stats = [&](int i) { return stats_base + at(i) * (kRows * 16); };
   uint4 v[4], s[4];
-  Await(stats(b.lane >> 3), tag);
+  AwaitFirst(b, stats(b.lane >> 3), tag);
   Request(s, stats);
   Request(v, values);
   Settle(s, stats, tag);

@@ -24,18 +24,23 @@ struct Shared {
   char wide[32768];
   char middle[16384];
   char small[6144];
-  float scale[kRows];         // 1 / rms of a token
-  float2 stats[2][kRows];     // attention: maximum and sum per warpgroup
-  float in_weight[8][32];     // Pi0.5: this block's columns of the suffix
-  float x[kExpertActionDim];  // this block's token of x_t
-  float velocity[kExpertActionDim];
+  float scale[kRows];      // 1 / rms of a token
+  float2 stats[2][kRows];  // attention: maximum and sum per warpgroup
+  float in_weight[8][32];  // Pi0.5: this block's columns of the suffix
+  float x[kExpertMaxRows][kExpertActionDim];  // this block's tokens of x_t
+  int prefix[kExpertMaxRows];
   RingBarriers ring;
 };
+
+__device__ __forceinline__ float4 Choose(bool first, float4 a, float4 b) {
+  return make_float4(first ? a.x : b.x, first ? a.y : b.y, first ? a.z : b.z,
+                     first ? a.w : b.w);
+}
 
 struct Block {
   const ExpertArgs& args;
   Shared& shared;
-  char* mail;  // the workspace
+  char* mail;  // the sequence's workspace
 
   int id;      // block
   int split;   // of the sums in O and down; head of attention
@@ -47,14 +52,30 @@ struct Block {
   int quad;    // lane % 4
   int row0;    // first of the two token rows in this lane's fragments
   int row;     // the one of them this warpgroup finishes: row0 + 8 * group
-  int prefix;  // valid cached keys
+  int prefix;  // valid cached keys of the sequence
   int horizon;
   int table_row;
   int rows = 0;  // tokens of this step
   int slot = 0;  // next slot of the ring
   float2 rope[4];
-  float4 x;  // residual: row ResidualRow(), columns 8 id + 4 half ..
+  float4 x[kExpertMaxRows];  // residual: token OwnRow(), columns OwnColumn() ..
+  int sequence = 0;          // the row of the wave that is being worked on
+  bool last = true;          // no other one needs the stage's weights
 
+  // The sequence's residual; by choosing, for an index that is not known would
+  // keep all of this out of registers.
+  __device__ __forceinline__ float4 Residual() const {
+    float4 v = x[0];
+#pragma unroll
+    for (int i = 1; i < kExpertMaxRows; ++i) v = Choose(sequence == i, x[i], v);
+    return v;
+  }
+  __device__ __forceinline__ void SetResidual(float4 v) {
+#pragma unroll
+    for (int i = 0; i < kExpertMaxRows; ++i) {
+      x[i] = Choose(sequence == i, v, x[i]);
+    }
+  }
   __device__ __forceinline__ bool HasState() const {
     return args.form == ExpertForm::kPi0;
   }
@@ -80,6 +101,36 @@ __device__ __forceinline__ void Refresh(Block& b) {
 
 __device__ __forceinline__ void SyncMatrixThreads() {
   asm volatile("bar.sync 1, %0;" ::"n"(kMatrixThreads) : "memory");
+}
+
+// Runs a stage for every sequence, one after another: while one's results
+// travel, the next one's are made, from the same weights. `kMany`: there may be
+// more than one.
+template <bool kMany, typename Stage>
+__device__ __forceinline__ void ForEachSequence(Block& b, Stage stage) {
+  if constexpr (!kMany) {
+    Refresh(b);
+    stage();
+  } else {
+#pragma unroll 1
+    for (int i = 0; i < b.args.rows; ++i) {
+      // What the sequence before it left in shared memory has been read.
+      if (i > 0) SyncMatrixThreads();
+      b.sequence = i;
+      b.last = i + 1 == b.args.rows;
+      b.mail = static_cast<char*>(b.args.workspace) + i * Workspace::kBytes;
+      b.prefix = b.shared.prefix[i];
+      Refresh(b);
+      stage();
+    }
+  }
+}
+
+// Await for the first sequence. When that has come, the others mostly have too,
+// and to ask for one of their packets first would take another way to L2.
+__device__ __forceinline__ void AwaitFirst(const Block& b, const char* packet,
+                                           unsigned tag) {
+  if (b.sequence == 0) Await(packet, tag);
 }
 
 // Who lets go of a slot: the warps of the warpgroup that reads it, or, of one

@@ -55,15 +55,16 @@ __device__ void LoadRows(const __nv_bfloat16* from, int tile, int prefix,
 }
 
 // Eight keys by four packets a warp: whole sectors.
-__device__ void ArrangeTile(const ExpertArgs& a, int layer, int tile,
-                            bool values) {
+__device__ void ArrangeTile(const ExpertArgs& a, int row, int layer, int tile,
+                            bool values, char* workspace) {
   __shared__ Rows rows;
-  const int prefix = a.call->prefix;
+  const int prefix = a.call[row].prefix;
   if (!TileIsLive(tile, prefix)) return;
-  LoadRows((values ? a.cache_v : a.cache_k) + layer * a.cache_stride, tile,
-           prefix, rows);
+  LoadRows((values ? a.cache_v : a.cache_k) + layer * a.cache_stride +
+               row * a.row_stride,
+           tile, prefix, rows);
   __syncthreads();
-  char* to = static_cast<char*>(a.workspace) +
+  char* to = workspace +
              (layer * kTiles + tile) * static_cast<long>(kTileBytes) +
              (values ? kTileValues : 0);
   for (int i = threadIdx.x; i < 32 * kTileKeys; i += kArrangeThreads) {
@@ -87,19 +88,22 @@ __device__ void ClearMail(char* workspace, int job) {
 
 __global__ void __launch_bounds__(kArrangeThreads)
     ArrangeCacheKernel(const __grid_constant__ ExpertArgs args) {
-  const int job = blockIdx.x;
+  const int job = blockIdx.x, row = blockIdx.y;
+  char* workspace =
+      static_cast<char*>(args.workspace) + row * Workspace::kBytes;
   if (job >= kTileJobs) {
-    ClearMail(static_cast<char*>(args.workspace), job - kTileJobs);
+    ClearMail(workspace, job - kTileJobs);
     return;
   }
-  ArrangeTile(args, job / (2 * kTiles), (job / 2) % kTiles, job % 2 == 1);
+  ArrangeTile(args, row, job / (2 * kTiles), (job / 2) % kTiles, job % 2 == 1,
+              workspace);
 }
 
 }  // namespace
 
 cudaError_t LaunchArrangeCache(const ExpertArgs& args, cudaStream_t stream) {
-  ArrangeCacheKernel<<<kTileJobs + kClearJobs, kArrangeThreads, 0, stream>>>(
-      args);
+  ArrangeCacheKernel<<<dim3(kTileJobs + kClearJobs, args.rows), kArrangeThreads,
+                       0, stream>>>(args);
   return cudaGetLastError();
 }
 

@@ -5,9 +5,9 @@
 
 namespace piserve::kernels::expert {
 
-// Arranges the call's valid keys and values into the tiles that wgmma reads,
+// Arranges each row's valid keys and values into the tiles that wgmma reads,
 // zero behind them, and marks every packet of the workspace as not yet sent.
-// Bound by L2 and HBM, about 15 MB in and out.
+// Bound by L2 and HBM, about 15 MB a row in and out.
 cudaError_t LaunchArrangeCache(const ExpertArgs& args, cudaStream_t stream);
 
 }  // namespace piserve::kernels::expert

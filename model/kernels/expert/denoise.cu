@@ -25,13 +25,19 @@
 // norm's gain in bf16 and the sums of squares; the scale 1 / rms and, for
 // adaptive norms, the shift's product with the matrix are applied to the FP32
 // accumulator. Every sum has a fixed order.
+//
+// The rows of a wave, called sequences here because a row is a token, take turns
+// in every stage: its weights are read once, and a sequence's exchange passes
+// under the others' work. What every further one costs, half a layer's time,
+// goes mostly into its own activations and keys, which many blocks read from L2
+// (about 60 MB a layer).
 namespace piserve::kernels {
 namespace expert {
 namespace {
 
 __device__ __forceinline__ void ProduceLayer(Producer& out, const char* cache,
                                              const char* weights, int block,
-                                             int prefix) {
+                                             const int* prefix, int rows) {
   const int groups = GroupCount(block);
   const int quarter = groups * static_cast<int>(kGroupBytes) / 4;
   for (int i = 0; i < 4; ++i) {
@@ -39,10 +45,10 @@ __device__ __forceinline__ void ProduceLayer(Producer& out, const char* cache,
   }
   weights += groups * kGroupBytes;
   const int part = block % 16;
-  for (int i = 0; i < 2; ++i) {
-    const int tile = (part & ~1) + i;
-    if (!TileIsLive(tile, prefix)) continue;
-    const char* from = cache + tile * kTileBytes;
+  for (int i = 0; i < 2 * rows; ++i) {
+    const int tile = (part & ~1) + i % 2;
+    if (!TileIsLive(tile, prefix[i / 2])) continue;
+    const char* from = cache + (i / 2) * Workspace::kBytes + tile * kTileBytes;
     out.Put(from, kSlotBytes, Reuse::kAgain);
     out.Put(from + kSlotBytes, kSlotBytes, Reuse::kAgain);
     out.Put(from + kTileValues + (part & 1) * kSlotBytes, kSlotBytes,
@@ -54,13 +60,13 @@ __device__ __forceinline__ void ProduceLayer(Producer& out, const char* cache,
   }
 }
 
-template <ExpertForm kForm>
+template <ExpertForm kForm, bool kMany>
 __device__ __forceinline__ void Produce(const ExpertArgs& args,
                                         Shared& shared) {
   Producer out(shared.slots, &shared.ring);
   const char* packed = static_cast<const char*>(args.packed);
   const char* cache = static_cast<const char*>(args.workspace);
-  const int block = blockIdx.x, prefix = args.call->prefix;
+  const int block = blockIdx.x, rows = kMany ? args.rows : 1;
   const int steps = args.call->steps;
   for (int step = 0; step < steps; ++step) {
     if (kForm == ExpertForm::kPi0) {
@@ -71,7 +77,7 @@ __device__ __forceinline__ void Produce(const ExpertArgs& args,
     }
     for (int layer = 0; layer < kExpertDepth; ++layer) {
       ProduceLayer(out, cache + layer * (kTiles * kTileBytes),
-                   packed + PackedAt(layer, block), block, prefix);
+                   packed + PackedAt(layer, block), block, shared.prefix, rows);
     }
   }
 }
@@ -93,10 +99,10 @@ __device__ __forceinline__ Block MakeBlock(const ExpertArgs& args,
                .lane = lane,
                .quad = lane % 4,
                .row0 = row0,
-               .prefix = args.call->prefix,
+               .prefix = shared.prefix[0],
                .horizon = args.horizon,
                .table_row = args.call->table_row,
-               .x = make_float4(0, 0, 0, 0)};
+               .x = {}};
 }
 
 // Action i stands at prefix + i, behind Pi0's state token.
@@ -110,7 +116,7 @@ __device__ __forceinline__ float2 RopeFactor(const Block& b, int row,
   return b.args.rope[position * 128 + RopeDim(group, b.quad)];
 }
 
-// The RoPE factors of what this lane finishes; they never change.
+// The RoPE factors of what this lane finishes of a sequence; always the same.
 __device__ __forceinline__ void LoadRope(Block& b) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -121,6 +127,7 @@ __device__ __forceinline__ void LoadRope(Block& b) {
   }
 }
 
+template <bool kMany>
 __device__ __forceinline__ void RunLayer(Block& b, int step, int layer) {
   const int time = b.table_row + step;
   const unsigned in_tag = (step + layer) & 1;  // 19 uses a step
@@ -130,52 +137,55 @@ __device__ __forceinline__ void RunLayer(Block& b, int step, int layer) {
                            : b.args.shift +
                                  static_cast<long>(time) * kShiftRow +
                                  layer * kLayerShift;
-  Refresh(b);
-  if (GroupCount(b.id) == 3) {
-    Qkv<3>(b, layer, shift, in_tag, tag);
-  } else {
-    Qkv<2>(b, layer, shift, in_tag, tag);
-  }
-  Refresh(b);
-  Attend(b, layer, tag);
-  Refresh(b);
-  CombineSplits(b, tag);
+  ForEachSequence<kMany>(b, [&] {
+    if (kMany) LoadRope(b);
+    if (GroupCount(b.id) == 3) {
+      Qkv<3>(b, layer, shift, in_tag, tag);
+    } else {
+      Qkv<2>(b, layer, shift, in_tag, tag);
+    }
+  });
+  ForEachSequence<kMany>(b, [&] { Attend(b, layer, tag); });
+  ForEachSequence<kMany>(b, [&] { CombineSplits(b, tag); });
   Refresh(b);
   Modulation m;
   m.Load(b, time, 2 * layer, 2 * layer + 1);
-  ProjectOut(b, tag);
-  Refresh(b);
-  AddToResidual(b, b.mail + Workspace::kOutPartial, m, tag);
-  SendResidual(b, m, b.mail + Workspace::kMlpIn, b.mail + Workspace::kMlpSums,
-               tag);
-  Refresh(b);
-  GateUp(b, shift, tag);
+  ForEachSequence<kMany>(b, [&] { ProjectOut(b, tag); });
+  ForEachSequence<kMany>(b, [&] {
+    AddToResidual(b, b.mail + Workspace::kOutPartial, m, tag);
+    SendResidual(b, m, b.mail + Workspace::kMlpIn, b.mail + Workspace::kMlpSums,
+                 tag);
+  });
+  ForEachSequence<kMany>(b, [&] { GateUp(b, shift, tag); });
   Refresh(b);
   m.Load(b, time, 2 * layer + 1, 2 * layer + 2);
-  ProjectDown(b, tag);
-  Refresh(b);
-  AddToResidual(b, b.mail + Workspace::kDownPartial, m, tag);
-  SendResidual(b, m, b.mail + Workspace::kAttentionIn,
-               b.mail + Workspace::kAttentionSums, in_tag ^ 1);
+  ForEachSequence<kMany>(b, [&] { ProjectDown(b, tag); });
+  ForEachSequence<kMany>(b, [&] {
+    AddToResidual(b, b.mail + Workspace::kDownPartial, m, tag);
+    SendResidual(b, m, b.mail + Workspace::kAttentionIn,
+                 b.mail + Workspace::kAttentionSums, in_tag ^ 1);
+  });
 }
 
-template <ExpertForm kForm>
+template <ExpertForm kForm, bool kMany>
 __device__ __forceinline__ void RunStep(Block& b, int step, int steps) {
   const int time = b.table_row + step;
   b.rows = b.horizon + (b.HasState() && step == 0 ? 1 : 0);
   Modulation m;
   m.Load(b, time, -1, 0);
-  if (kForm == ExpertForm::kPi0) {
-    EmbedPi0(b, step & 1);
-  } else {
-    EmbedPi05(b, step & 1);
-  }
-  SendResidual(b, m, b.mail + Workspace::kAttentionIn,
-               b.mail + Workspace::kAttentionSums, step & 1);
+  ForEachSequence<kMany>(b, [&] {
+    if (kForm == ExpertForm::kPi0) {
+      EmbedPi0(b, step & 1);
+    } else {
+      EmbedPi05(b, step & 1);
+    }
+    SendResidual(b, m, b.mail + Workspace::kAttentionIn,
+                 b.mail + Workspace::kAttentionSums, step & 1);
+  });
   const int next = step + 1 < steps ? time + 1 : time;
   for (int layer = 0; layer < kExpertDepth; ++layer) {
     if (layer == kExpertDepth - 2) PrefetchStepEnd(b, next);
-    RunLayer(b, step, layer);
+    RunLayer<kMany>(b, step, layer);
   }
   Refresh(b);
   if (b.id >= b.horizon) return;
@@ -183,20 +193,26 @@ __device__ __forceinline__ void RunStep(Block& b, int step, int steps) {
                           ? b.args.out_bias
                           : b.args.shift + static_cast<long>(time) * kShiftRow +
                                 kExpertDepth * kLayerShift;
-  UpdateActions(b, step, steps, bias, step & 1);
-  if (step + 1 < steps) SendSuffixRow(b, time + 1, (step + 1) & 1);
+  ForEachSequence<kMany>(b, [&] {
+    UpdateActions(b, step, steps, bias, step & 1);
+    if (step + 1 < steps) SendSuffixRow(b, time + 1, (step + 1) & 1);
+  });
 }
 
-template <ExpertForm kForm>
+template <ExpertForm kForm, bool kMany>
 __global__ void __launch_bounds__(kThreads, 1)
     DenoiseKernel(const __grid_constant__ ExpertArgs args) {
   extern __shared__ __align__(1024) char memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
   const int thread = threadIdx.x;
   if (thread == 0) RingInit(&shared.ring);
-  if (thread < kExpertActionDim && blockIdx.x < args.horizon) {
-    shared.x[thread] = args.x[blockIdx.x * kExpertActionDim + thread];
+  const int rows = kMany ? args.rows : 1;
+  if (thread < rows * kExpertActionDim && blockIdx.x < args.horizon) {
+    const int row = thread / kExpertActionDim, at = thread % kExpertActionDim;
+    shared.x[row][at] =
+        args.x[(row * args.horizon + blockIdx.x) * kExpertActionDim + at];
   }
+  if (thread < rows) shared.prefix[thread] = args.call[thread].prefix;
   if (kForm == ExpertForm::kPi05 && thread < 256) {
     (&shared.in_weight[0][0])[thread] =
         args.in_weight[blockIdx.x * 256 + thread];
@@ -204,14 +220,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (thread >= kMatrixThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCopyRegisters));
-    if (thread == kMatrixThreads) Produce<kForm>(args, shared);
+    if (thread == kMatrixThreads) Produce<kForm, kMany>(args, shared);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kMatrixRegisters));
     Block b = MakeBlock(args, shared);
-    LoadRope(b);
+    if (!kMany) LoadRope(b);
     const int steps = args.call->steps;
-    SendSuffixRow(b, b.table_row, 0);
-    for (int step = 0; step < steps; ++step) RunStep<kForm>(b, step, steps);
+    ForEachSequence<kMany>(b, [&] { SendSuffixRow(b, b.table_row, 0); });
+    for (int step = 0; step < steps; ++step) {
+      RunStep<kForm, kMany>(b, step, steps);
+    }
   }
 }
 
@@ -225,9 +243,9 @@ bool Complete(const ExpertArgs& a) {
          a.call && a.x && a.workspace;
 }
 
-template <ExpertForm kForm>
+template <ExpertForm kForm, bool kMany>
 cudaError_t LaunchDenoise(const ExpertArgs& args, cudaStream_t stream) {
-  const auto kernel = DenoiseKernel<kForm>;
+  const auto kernel = DenoiseKernel<kForm, kMany>;
   cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
   if (error != cudaSuccess) return error;
@@ -244,27 +262,36 @@ cudaError_t LaunchDenoise(const ExpertArgs& args, cudaStream_t stream) {
   return cudaLaunchKernelEx(&config, kernel, args);
 }
 
+template <ExpertForm kForm>
+cudaError_t LaunchRows(const ExpertArgs& args, cudaStream_t stream) {
+  return args.rows > 1 ? LaunchDenoise<kForm, true>(args, stream)
+                       : LaunchDenoise<kForm, false>(args, stream);
+}
+
 }  // namespace
 }  // namespace expert
 
-bool ExpertSupports(ExpertForm form, int batch, int horizon, int cache_len) {
+bool ExpertSupports(ExpertForm form, int rows, int horizon, int cache_len) {
   const int tokens = horizon + (form == ExpertForm::kPi0 ? 1 : 0);
-  return batch == 1 && horizon >= 1 && cache_len >= 1 &&
+  return rows >= 1 && rows <= kExpertMaxRows && horizon >= 1 &&
+         cache_len >= 1 &&
          tokens + expert::Overflow(cache_len) <= expert::kTileKeys;
 }
 
-std::size_t ExpertWorkspaceBytes() { return expert::Workspace::kBytes; }
+std::size_t ExpertWorkspaceBytes(int rows) {
+  return rows * expert::Workspace::kBytes;
+}
 
 cudaError_t LaunchExpert(const ExpertArgs& args, cudaStream_t stream) {
-  if (!ExpertSupports(args.form, 1, args.horizon, args.cache_len) ||
+  if (!ExpertSupports(args.form, args.rows, args.horizon, args.cache_len) ||
       !expert::Complete(args)) {
     return cudaErrorInvalidValue;
   }
   const cudaError_t error = expert::LaunchArrangeCache(args, stream);
   if (error != cudaSuccess) return error;
   return args.form == ExpertForm::kPi0
-             ? expert::LaunchDenoise<ExpertForm::kPi0>(args, stream)
-             : expert::LaunchDenoise<ExpertForm::kPi05>(args, stream);
+             ? expert::LaunchRows<ExpertForm::kPi0>(args, stream)
+             : expert::LaunchRows<ExpertForm::kPi05>(args, stream);
 }
 
 }  // namespace piserve::kernels

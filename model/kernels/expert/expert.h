@@ -9,7 +9,7 @@
 
 namespace piserve::kernels {
 
-// All denoising steps of one robot's call as one persistent kernel: suffix
+// All denoising steps of a few robots' calls as one persistent kernel: suffix
 // embedding, 18 expert layers, final norm, action projection and Euler update.
 // For the registered expert only: width 1024, depth 18, MLP 4096, 8 query heads
 // and 1 KV head of 256, 32 action dimensions. What it computes: docs/pi0.md
@@ -20,6 +20,7 @@ inline constexpr int kExpertWidth = 1024;
 inline constexpr int kExpertMlp = 4096;
 inline constexpr int kExpertNorms = 37;  // two a layer and the final one
 inline constexpr int kExpertActionDim = 32;
+inline constexpr int kExpertMaxRows = 4;  // robots in a launch
 
 enum class ExpertForm {
   kPi0,   // RMSNorm; a state token; time enters through the suffix MLP
@@ -28,8 +29,8 @@ enum class ExpertForm {
 
 // Whether one launch can hold these sizes: tokens and prefix must fit 16 tiles
 // of 64 keys, of which the last one belongs to the suffix. Pi0 at horizon 50
-// takes up to 973 cached keys, Pi0.5 up to 974. `batch` must be 1.
-bool ExpertSupports(ExpertForm form, int batch, int horizon, int cache_len);
+// takes up to 973 cached keys, Pi0.5 up to 974. 1 <= rows <= kExpertMaxRows.
+bool ExpertSupports(ExpertForm form, int rows, int horizon, int cache_len);
 
 // How the rows of gate and up lie.
 enum class GateUpRows {
@@ -89,8 +90,9 @@ struct ExpertCall {
 
 struct ExpertArgs {
   ExpertForm form = ExpertForm::kPi0;
+  int rows = 1;       // B
   int horizon = 0;    // H
-  int cache_len = 0;  // rows of the cache
+  int cache_len = 0;  // keys of a row's cache
 
   const void* packed = nullptr;  // LaunchExpertPack
 
@@ -110,37 +112,41 @@ struct ExpertArgs {
   // Pi0: suffix row of the state = state_weight state + state_bias.
   const float* state_weight = nullptr;  // [1024, 32]
   const float* state_bias = nullptr;    // [1024]
-  const float* state = nullptr;         // [32]
+  const float* state = nullptr;         // [B, 32]
 
   const float* out_weight = nullptr;  // [32, 1024]
   const float* out_bias = nullptr;    // [32]
 
   const float2* rope = nullptr;  // [cache_len + H + 1, 128] (cos, sin)
 
-  // Layer l's keys (after RoPE) and values: [cache_len, 256] bf16 at
-  // + l * cache_stride elements. Rows from `prefix` on are not read into any
-  // sum, whatever they hold.
+  // Layer l's keys (after RoPE) and values of row r: [cache_len, 256] bf16 at
+  // + l * cache_stride + r * row_stride elements. Keys from `prefix` on are not
+  // read into any sum, whatever they hold.
   const __nv_bfloat16* cache_k = nullptr;
   const __nv_bfloat16* cache_v = nullptr;
   long cache_stride = 0;
+  long row_stride = 0;
 
-  const ExpertCall* call = nullptr;  // device
+  // [B], on the device; `steps` and `table_row` are the first row's.
+  const ExpertCall* call = nullptr;
 
-  float* x = nullptr;         // [H, 32] noise on entry, actions on return
-  float* velocity = nullptr;  // null, or [steps, H, 32]: every v_t, for tests
+  float* x = nullptr;  // [B, H, 32] noise on entry, actions on return
+  // Null, or [B, steps, H, 32]: every v_t, for tests.
+  float* velocity = nullptr;
 
-  void* workspace = nullptr;  // ExpertWorkspaceBytes(), 1024-byte aligned
+  void* workspace = nullptr;  // ExpertWorkspaceBytes(B), 1024-byte aligned
 };
 
-// Bytes of scratch (23 MB). One launch at a time; contents need not survive
-// between launches nor be initialised.
-std::size_t ExpertWorkspaceBytes();
+// Bytes of scratch (23 MB a row). One launch at a time; contents need not
+// survive between launches nor be initialised.
+std::size_t ExpertWorkspaceBytes(int rows);
 
 // Enqueues two kernels: one arranges the cache, the other, cooperative, fills
 // 128 multiprocessors with one block each (about 220 KB of shared memory, so
 // nothing else that needs shared memory runs beside it there) and runs until
 // the last step is done. A 132-processor part has four left for others. May be
-// captured. All sums have a fixed order: the same inputs give the same bits.
+// captured. All sums have a fixed order: the same inputs give the same bits,
+// and a row's do not depend on the others' nor on how many there are.
 //
 // A block that waits for another one's result longer than about two seconds
 // stops the kernel with an illegal address, so that a fault cannot spin for

@@ -91,7 +91,7 @@ __device__ __forceinline__ void Qkv(Block& b, int layer, const float* shift,
       [&](int i) { return b.slot + 2 * (i >> 1) + b.group; },
       [](int i) { return (i & 1) * 16 * kGroups * 128; },
       [](int i) { return (i & 1) == 1; }, scales, d);
-  b.slot += 4;
+  if (b.last) b.slot += 4;
   float4* exchange = reinterpret_cast<float4*>(b.shared.small) + b.thread;
   if (b.group == 1) {
     exchange[0] = make_float4(d[0], d[1], d[2], d[3]);
@@ -137,7 +137,7 @@ __device__ __forceinline__ void ProjectOut(Block& b, unsigned tag) {
           b.group * kChunkBytes,
       tag, [](int) { return 0; }, [&](int) { return b.slot + b.group; },
       [](int) { return 0; }, [](int) { return true; }, scales, d);
-  b.slot += 2;
+  if (b.last) b.slot += 2;
   float e[16];
   AddWarpgroups(b, d, b.shared.middle, e);
   SendPartial(b, b.mail + Workspace::kOutPartial, e, tag);
@@ -165,7 +165,7 @@ __device__ __forceinline__ void GateUp(Block& b, const float* shift,
       [](int i) { return 2 * i; },
       [&](int i) { return b.slot + 2 * i + b.group; }, [](int) { return 0; },
       [](int) { return true; }, scales, d);
-  b.slot += 8;
+  if (b.last) b.slot += 8;
   float e[16];
   AddWarpgroups(b, d, b.shared.wide, e);
   const float s0 = b.shared.scale[b.row0], s1 = b.shared.scale[b.row0 + 8];
@@ -193,7 +193,7 @@ __device__ __forceinline__ void ProjectDown(Block& b, unsigned tag) {
       tag, [](int i) { return 2 * i; },
       [&](int i) { return b.slot + 2 * i + b.group; }, [](int) { return 0; },
       [](int) { return true; }, scales, d);
-  b.slot += 4;
+  if (b.last) b.slot += 4;
   float e[16];
   AddWarpgroups(b, d, b.shared.middle, e);
   SendPartial(b, b.mail + Workspace::kDownPartial, e, tag);
@@ -228,11 +228,12 @@ struct Modulation {
 __device__ __forceinline__ void SendResidual(const Block& b,
                                              const Modulation& m, char* to,
                                              char* sums, unsigned tag) {
-  float square = b.x.x * b.x.x + b.x.y * b.x.y + b.x.z * b.x.z + b.x.w * b.x.w;
-  const float u0 = b.x.x * m.gain.x, u1 = b.x.y * m.gain.y;
+  const float4 x = b.Residual();
+  float square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+  const float u0 = x.x * m.gain.x, u1 = x.y * m.gain.y;
   const bool upper = (b.lane & 4) == 0;
   const std::uint32_t w0 = upper ? PackTagged(u0, u1, tag) : PackBf16(u0, u1);
-  const std::uint32_t w1 = PackBf16(b.x.z * m.gain.z, b.x.w * m.gain.w);
+  const std::uint32_t w1 = PackBf16(x.z * m.gain.z, x.w * m.gain.w);
   const std::uint32_t below0 = __shfl_xor_sync(~0u, w0, 4);
   const std::uint32_t below1 = __shfl_xor_sync(~0u, w1, 4);
   if ((b.lane & 5) == 0 && b.OwnRow() < b.rows) {
@@ -275,10 +276,12 @@ __device__ __forceinline__ void AddToResidual(Block& b, const char* partial,
   sum.y += __shfl_xor_sync(~0u, sum.y, 1);
   sum.z += __shfl_xor_sync(~0u, sum.z, 1);
   sum.w += __shfl_xor_sync(~0u, sum.w, 1);
-  b.x.x += sum.x * m.gate.x;
-  b.x.y += sum.y * m.gate.y;
-  b.x.z += sum.z * m.gate.z;
-  b.x.w += sum.w * m.gate.w;
+  float4 x = b.Residual();
+  x.x += sum.x * m.gate.x;
+  x.y += sum.y * m.gate.y;
+  x.z += sum.z * m.gate.z;
+  x.w += sum.w * m.gate.w;
+  b.SetResidual(x);
 }
 
 }  // namespace piserve::kernels::expert

@@ -110,7 +110,7 @@ __host__ __device__ constexpr int TileAt(int column8, int key) {
   return (column8 * 8 + (key >> 3)) * 128 + (key & 7) * 16;
 }
 
-// The workspace: the arranged cache, then what blocks send each other.
+// A sequence's workspace: the arranged cache, then what blocks send each other.
 struct Workspace {
   static constexpr long kCache = 0;
   static constexpr long kMail = long{kExpertDepth} * kTiles * kTileBytes;
@@ -134,6 +134,7 @@ struct Workspace {
   static constexpr long kDownPartial = kGated + kRows * kExpertMlp * 2L;
   static constexpr long kSuffix = kDownPartial + kPartial;  // z or x_t
   static constexpr long kBytes = kSuffix + kMatrix;
+  static_assert(kBytes % 1024 == 0);
 };
 
 // Keys of the cache that do not fit the cached tiles and share the suffix's.

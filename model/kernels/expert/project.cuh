@@ -26,7 +26,7 @@ __device__ __forceinline__ void Multiply(const Block& b, const char* matrix,
   if (Scales::kWaits) {
     scales.Ask(b, tag);
   } else {
-    Await(address(b.warp % kBatches, b.lane >> 2), tag);
+    AwaitFirst(b, address(b.warp % kBatches, b.lane >> 2), tag);
   }
   uint4 a[kBatches][8];
 #pragma unroll
@@ -52,11 +52,11 @@ __device__ __forceinline__ void Multiply(const Block& b, const char* matrix,
     WgmmaCommit();
     if (i > 0) {
       WgmmaWait<1>();
-      if (last(i - 1)) ReleaseSlot(b, slot(i - 1));
+      if (b.last && last(i - 1)) ReleaseSlot(b, slot(i - 1));
     }
   }
   WgmmaWait<0>();
-  ReleaseSlot(b, slot(kBatches - 1));
+  if (b.last) ReleaseSlot(b, slot(kBatches - 1));
 }
 
 // Where blocks leave, by token, the sum of squares of their 8 columns of the
@@ -76,7 +76,7 @@ class ResidualScales {
     from_ = Opaque(sums + SumsAt(4 * row4_ < b.rows ? row4_ : 0, b.lane % 16));
   }
   __device__ __forceinline__ void Ask(const Block& b, unsigned tag) {
-    Await(Address(b.warp), tag);
+    AwaitFirst(b, Address(b.warp), tag);
     SyncMatrixThreads();  // now all owners have been heard from
     Request(v_, [&](int i) { return Address(i); });
   }

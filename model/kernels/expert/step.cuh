@@ -4,7 +4,7 @@
 #include "model/kernels/expert/layer.cuh"
 
 // What happens once a denoising step: suffix embedding, action projection and
-// Euler update. Block i < H keeps token i of x_t and works on that row.
+// Euler update. Block i < H keeps token i of each x_t and works on that row.
 namespace piserve::kernels::expert {
 
 __device__ __forceinline__ float Dot4(float4 a, float4 b) {
@@ -33,7 +33,7 @@ __device__ __forceinline__ float Dot32(const float* row, const float* x) {
 // row of A, so that whole lines are read.
 __device__ __forceinline__ void MultiplyIn(const Block& b, float* sums) {
   const int k = 4 * (b.lane & 7), first = b.warp * 128 + b.lane / 8;
-  const float4 x = *reinterpret_cast<const float4*>(b.shared.x + k);
+  const float4 x = *reinterpret_cast<const float4*>(b.shared.x[b.sequence] + k);
   const float* a = b.args.in_weight + first * kExpertActionDim + k;
 #pragma unroll 8
   for (int i = 0; i < 32; ++i) {
@@ -54,7 +54,7 @@ __device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
   char* to = b.mail + Workspace::kSuffix;
   if (!b.HasState()) {
     if (thread < 8) {
-      const float* x = b.shared.x + 4 * thread;
+      const float* x = b.shared.x[b.sequence] + 4 * thread;
       StorePacket(to + (b.id * 8 + thread) * 16,
                   TagFloats(*reinterpret_cast<const float4*>(x), tag));
     }
@@ -105,7 +105,7 @@ __device__ __forceinline__ void MultiplySuffix(Block& b, unsigned tag,
     const auto address = [&](int i) {
       return ((i & 1) == 0 ? low : high) + (i >> 1) * (kRows * 64);
     };
-    Await(address(b.lane >> 1), tag);
+    AwaitFirst(b, address(b.lane >> 1), tag);
     Receive(z, address, tag);
     low += 8 * (kRows * 64), high += 8 * (kRows * 64);
     __syncwarp();
@@ -121,6 +121,7 @@ __device__ __forceinline__ void MultiplySuffix(Block& b, unsigned tag,
     WgmmaCommit();
     WgmmaWait<0>();
   }
+  if (!b.last) return;
   ReleaseSlot(b, slot);
   b.slot += 2;
 }
@@ -140,16 +141,16 @@ __device__ __forceinline__ void EmbedPi0(Block& b, unsigned tag) {
                      b.OwnRow() * 2 + b.OwnHalf();
   const float4 u = in[0], v = in[128];
   const float4 bias = LoadFloats(b.args.suffix_bias + b.OwnColumn());
-  b.x = make_float4(u.x + v.x + bias.x, u.y + v.y + bias.y, u.z + v.z + bias.z,
-                    u.w + v.w + bias.w);
+  b.SetResidual(make_float4(u.x + v.x + bias.x, u.y + v.y + bias.y,
+                            u.z + v.z + bias.z, u.w + v.w + bias.w));
   if (b.rows > b.horizon && b.OwnRow() == b.horizon) {
     const float* w = b.args.state_weight + b.OwnColumn() * kExpertActionDim;
     const float4 s = LoadFloats(b.args.state_bias + b.OwnColumn());
-    const float* state = b.args.state;
-    b.x = make_float4(Dot32(w, state) + s.x,
-                      Dot32(w + kExpertActionDim, state) + s.y,
-                      Dot32(w + 2 * kExpertActionDim, state) + s.z,
-                      Dot32(w + 3 * kExpertActionDim, state) + s.w);
+    const float* state = b.args.state + b.sequence * kExpertActionDim;
+    b.SetResidual(make_float4(Dot32(w, state) + s.x,
+                              Dot32(w + kExpertActionDim, state) + s.y,
+                              Dot32(w + 2 * kExpertActionDim, state) + s.z,
+                              Dot32(w + 3 * kExpertActionDim, state) + s.w));
   }
 }
 
@@ -176,8 +177,8 @@ __device__ __forceinline__ void EmbedPi05(Block& b, unsigned tag) {
     sum[c] += __shfl_xor_sync(~0u, sum[c], 1);
   }
   const float4 bias = LoadFloats(b.args.in_bias + b.OwnColumn());
-  b.x = make_float4(sum[0] + bias.x, sum[1] + bias.y, sum[2] + bias.z,
-                    sum[3] + bias.w);
+  b.SetResidual(make_float4(sum[0] + bias.x, sum[1] + bias.y, sum[2] + bias.z,
+                            sum[3] + bias.w));
 }
 
 // This block's row behind the last norm, before its scale, to shared.wide; the
@@ -249,12 +250,14 @@ __device__ __forceinline__ void UpdateActions(const Block& b, int step,
                                   : sum[3];
     const float v = s * scale + bias[o];
     const float dt = __fdiv_rn(-1.0f, static_cast<float>(steps));
-    b.shared.x[o] = __fadd_rn(b.shared.x[o], __fmul_rn(dt, v));
+    float& x = b.shared.x[b.sequence][o];
+    x = __fadd_rn(x, __fmul_rn(dt, v));
+    const int chunk = b.horizon * kExpertActionDim;
     const int at = b.id * kExpertActionDim + o;
     if (b.args.velocity != nullptr) {
-      b.args.velocity[step * b.horizon * kExpertActionDim + at] = v;
+      b.args.velocity[(b.sequence * steps + step) * chunk + at] = v;
     }
-    if (step == steps - 1) b.args.x[at] = b.shared.x[o];
+    if (step == steps - 1) b.args.x[b.sequence * chunk + at] = x;
   }
   SyncMatrixThreads();
 }

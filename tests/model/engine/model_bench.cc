@@ -120,6 +120,9 @@ EnginePolicy::Options OptionsByFlags() {
   options.step_counts = Numbers(absl::GetFlag(FLAGS_steps));
   options.plan_path = absl::GetFlag(FLAGS_plan);
   options.micro_rows = absl::GetFlag(FLAGS_micro_rows);
+  options.progress = [](const std::string& line) {
+    std::fprintf(stderr, "%s\n", line.c_str());
+  };
   return options;
 }
 

@@ -19,6 +19,7 @@ Plan Example() {
               .epilogue = Epilogue::kGeluBias,
               .output = Output::kAccumulate,
               .type = GemmType::kBf16ToFp32}] = {};
+  plan.persistent = {1, 2};
   plan.costs.prefix[{.rows = 8, .cameras = 3, .prompt_tokens = 48}] = {
       absl::Milliseconds(11), absl::Milliseconds(40)};
   plan.costs.steps[1] = {absl::Microseconds(450), absl::Microseconds(440)};
@@ -39,6 +40,7 @@ TEST(PlanTest, WhatIsWrittenIsRead) {
   EXPECT_EQ(ToText(*read), text);
   EXPECT_EQ(read->key, Example().key);
   EXPECT_EQ(read->gemms, Example().gemms);
+  EXPECT_EQ(read->persistent, Example().persistent);
   EXPECT_EQ(read->hashes, Example().hashes);
 }
 
@@ -46,11 +48,12 @@ TEST(PlanTest, AWrongLineIsNamed) {
   const std::string text = ToText(Example());
   for (const std::string bad :
        {"gemm 1 2 3 4 5 6", "prefix 1 2", "hash x y", "surprise", "",
-        "steps 1 450000 440000"}) {  // the last one: doubled
+        "persistent many", "steps 1 450000 440000",
+        "persistent 2"}) {  // the last two: doubled
     const auto read = ParsePlan(text + bad + "\n");
     ASSERT_FALSE(read.ok()) << bad;
     EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_NE(read.status().message().find("line 11"), std::string::npos)
+    EXPECT_NE(read.status().message().find("line 13"), std::string::npos)
         << read.status();
   }
   EXPECT_FALSE(ParsePlan("").ok());

@@ -33,6 +33,7 @@ TEST_F(WaveTest, LoadWaveMovesLiveCamerasToTheFront) {
   DeviceArray<float> state_d(state), noise_d(noise);
   DeviceArray<float> to_state(kPadded * kDim), to_x(kPadded * kActions);
   DeviceArray<int> image_len(kPadded), prefix_len(kPadded), base(1), step(1);
+  DeviceArray<ExpertCall> call(kExpertMaxRows);
   LoadWaveArgs args;
   args.pixels = pixels_d.data();
   args.camera_mask = mask_d.data();
@@ -44,7 +45,9 @@ TEST_F(WaveTest, LoadWaveMovesLiveCamerasToTheFront) {
              to_x.data(),      image_len.data(), prefix_len.data()};
   args.row_base = base.data();
   args.step = step.data();
+  args.call = call.data();
   args.first_step = 15;
+  args.steps = 5;
   args.rows = kRows;
   args.padded_rows = kPadded;
   args.cameras = kCameras;
@@ -77,6 +80,12 @@ TEST_F(WaveTest, LoadWaveMovesLiveCamerasToTheFront) {
   EXPECT_EQ(prefix_len.Get(), (std::vector<int>{816, 519, 268, 1, 1}));
   EXPECT_EQ(base.Get()[0], 0);
   EXPECT_EQ(step.Get()[0], 15);
+  const auto got_call = call.Get();
+  for (int r = 0; r < kExpertMaxRows; ++r) {
+    EXPECT_EQ(got_call[r].prefix, prefix_len.Get()[r]);
+    EXPECT_EQ(got_call[r].steps, 5);
+    EXPECT_EQ(got_call[r].table_row, 15);
+  }
 }
 
 TEST_F(WaveTest, MicroWavesFollowOneAnother) {

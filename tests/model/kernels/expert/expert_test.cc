@@ -107,10 +107,47 @@ TEST_F(ExpertTest, PackedGateAndUpPackToTheSame) {
   EXPECT_TRUE(SameBits(pack(), want));
 }
 
-TEST_F(ExpertTest, ReplayOfACapturedLaunchGivesTheSameBits) {
+// Calls of these many rows, each with a prefix of its own.
+std::vector<ExpertCall> CallsOf(int rows, int steps) {
+  constexpr int kPrefixes[] = {816, 1, 968, 300};
+  std::vector<ExpertCall> calls;
+  for (int i = 0; i < rows; ++i) {
+    calls.push_back({.prefix = kPrefixes[i], .steps = steps, .table_row = 1});
+  }
+  return calls;
+}
+
+class ExpertRowsTest : public ExpertTest,
+                       public testing::WithParamInterface<int> {};
+
+INSTANTIATE_TEST_SUITE_P(Of, ExpertRowsTest,
+                         testing::Range(2, kExpertMaxRows + 1),
+                         testing::PrintToStringParamName());
+
+TEST_P(ExpertRowsTest, AnswerAsEachAlone) {
+  const int rows = GetParam();
   for (const ExpertForm form : {ExpertForm::kPi0, ExpertForm::kPi05}) {
-    RandomCall call(Expert(form), 50, 968,
-                    {.prefix = 816, .steps = 2, .table_row = 0});
+    RandomCall call(Expert(form), 50, 968, CallsOf(rows, 2));
+    ASSERT_EQ(call.Launch(), cudaSuccess);
+    const std::vector<float> together = call.Result();
+    call.ResetNoise();
+    for (int row = 0; row < rows; ++row) {
+      ASSERT_EQ(call.LaunchAlone(row), cudaSuccess);
+    }
+    EXPECT_TRUE(SameBits(call.Result(), together)) << Name(form, 50, 968);
+  }
+}
+
+class ExpertReplayTest : public ExpertTest,
+                         public testing::WithParamInterface<int> {};
+
+INSTANTIATE_TEST_SUITE_P(Of, ExpertReplayTest,
+                         testing::Values(1, kExpertMaxRows),
+                         testing::PrintToStringParamName());
+
+TEST_P(ExpertReplayTest, OfACapturedLaunchGivesTheSameBits) {
+  for (const ExpertForm form : {ExpertForm::kPi0, ExpertForm::kPi05}) {
+    RandomCall call(Expert(form), 50, 968, CallsOf(GetParam(), 2));
     ASSERT_EQ(call.Launch(), cudaSuccess);
     const std::vector<float> first = call.Result();
     cudaStream_t stream;
@@ -140,7 +177,9 @@ TEST_F(ExpertTest, RefusesWhatItCannotHold) {
   EXPECT_TRUE(ExpertSupports(ExpertForm::kPi05, 1, 50, 974));
   EXPECT_TRUE(ExpertSupports(ExpertForm::kPi0, 1, 63, 960));
   EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, 1, 64, 960));
-  EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, 2, 50, 816));
+  EXPECT_TRUE(ExpertSupports(ExpertForm::kPi0, kExpertMaxRows, 50, 973));
+  EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, kExpertMaxRows + 1, 50, 816));
+  EXPECT_FALSE(ExpertSupports(ExpertForm::kPi0, 0, 50, 816));
   EXPECT_EQ(LaunchExpert(ExpertArgs{}, nullptr), cudaErrorInvalidValue);
 }
 

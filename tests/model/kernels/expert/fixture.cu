@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <utility>
+
 #include "tests/model/kernels/expert/fixture.h"
 
 namespace piserve::kernels {
@@ -101,26 +103,31 @@ RandomExpert::RandomExpert(ExpertForm form) : form_(form) {
 ExpertArgs RandomExpert::ModelArgs() const { return args_; }
 
 RandomCall::RandomCall(const RandomExpert& expert, int horizon, int cache_len,
-                       ExpertCall call, float key_deviation)
+                       std::vector<ExpertCall> calls, float key_deviation)
     : expert_(expert),
-      call_(call),
+      calls_(std::move(calls)),
       args_(expert.ModelArgs()),
-      noise_(Normal(horizon * 32, 5)),
-      keys_(static_cast<std::size_t>(kExpertDepth) * cache_len * kHeadDim),
-      values_(static_cast<std::size_t>(kExpertDepth) * cache_len * kHeadDim),
+      noise_(Normal(calls_.size() * horizon * 32, 5)),
+      keys_(calls_.size() * kExpertDepth * cache_len * kHeadDim),
+      values_(calls_.size() * kExpertDepth * cache_len * kHeadDim),
       rope_(RopeTable(cache_len + horizon + 1)),
       x_(noise_),
-      velocity_(static_cast<std::size_t>(call.steps) * horizon * 32),
-      state_(Normal(32, 6)),
-      device_call_(std::vector<ExpertCall>{call}),
-      workspace_(ExpertWorkspaceBytes()) {
-  const long stride = static_cast<long>(cache_len) * kHeadDim;
-  for (int layer = 0; layer < kExpertDepth; ++layer) {
-    const long valid = static_cast<long>(call.prefix) * kHeadDim;
-    FillNormal(keys_.data() + layer * stride, valid, key_deviation,
-               100 + layer);
-    FillNormal(values_.data() + layer * stride, valid, 1, 200 + layer);
+      velocity_(calls_.size() * calls_[0].steps * horizon * 32),
+      state_(Normal(calls_.size() * 32, 6)),
+      device_call_(calls_),
+      workspace_(ExpertWorkspaceBytes(static_cast<int>(calls_.size()))) {
+  const long row_stride = static_cast<long>(cache_len) * kHeadDim;
+  const long stride = static_cast<long>(calls_.size()) * row_stride;
+  for (std::size_t row = 0; row < calls_.size(); ++row) {
+    const long valid = static_cast<long>(calls_[row].prefix) * kHeadDim;
+    for (int layer = 0; layer < kExpertDepth; ++layer) {
+      const long at = layer * stride + static_cast<long>(row) * row_stride;
+      const unsigned seed = 1000 * static_cast<unsigned>(row) + layer;
+      FillNormal(keys_.data() + at, valid, key_deviation, 100 + seed);
+      FillNormal(values_.data() + at, valid, 1, 200 + seed);
+    }
   }
+  args_.rows = static_cast<int>(calls_.size());
   args_.horizon = horizon;
   args_.cache_len = cache_len;
   args_.state = args_.form == ExpertForm::kPi0 ? state_.data() : nullptr;
@@ -128,6 +135,7 @@ RandomCall::RandomCall(const RandomExpert& expert, int horizon, int cache_len,
   args_.cache_k = keys_.data();
   args_.cache_v = values_.data();
   args_.cache_stride = stride;
+  args_.row_stride = row_stride;
   args_.call = device_call_.data();
   args_.x = x_.data();
   args_.velocity = velocity_.data();
@@ -135,11 +143,24 @@ RandomCall::RandomCall(const RandomExpert& expert, int horizon, int cache_len,
 }
 
 TwinArgs RandomCall::Twin() const {
-  return TwinArgs{args_, expert_.weights(), call_};
+  return TwinArgs{args_, expert_.weights(), calls_[0]};
 }
 
 cudaError_t RandomCall::Launch(cudaStream_t stream) const {
   return LaunchExpert(args_, stream);
+}
+
+cudaError_t RandomCall::LaunchAlone(int row) const {
+  ExpertArgs alone = args_;
+  const long chunk = static_cast<long>(args_.horizon) * kExpertActionDim;
+  alone.rows = 1;
+  if (alone.state != nullptr) alone.state += row * kExpertActionDim;
+  alone.cache_k += row * args_.row_stride;
+  alone.cache_v += row * args_.row_stride;
+  alone.call += row;
+  alone.x += row * chunk;
+  alone.velocity += row * calls_[row].steps * chunk;
+  return LaunchExpert(alone, nullptr);
 }
 
 void RandomCall::ResetNoise() {

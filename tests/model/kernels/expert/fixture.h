@@ -36,23 +36,30 @@ class RandomExpert {
   ExpertArgs args_;
 };
 
-// One call's inputs and outputs. The cache is NaN from `prefix` on.
+// Inputs and outputs of one call for each row. A row's cache is NaN from its
+// `prefix` on.
 class RandomCall {
  public:
   RandomCall(const RandomExpert& expert, int horizon, int cache_len,
-             ExpertCall call, float key_deviation = 1);
+             std::vector<ExpertCall> calls, float key_deviation = 1);
+  RandomCall(const RandomExpert& expert, int horizon, int cache_len,
+             ExpertCall call, float key_deviation = 1)
+      : RandomCall(expert, horizon, cache_len, std::vector{call},
+                   key_deviation) {}
 
-  TwinArgs Twin() const;
+  TwinArgs Twin() const;  // of the first row
   ExpertArgs args() const { return args_; }
   cudaError_t Launch(cudaStream_t stream = nullptr) const;
+  // The same memory, but of all rows only this one.
+  cudaError_t LaunchAlone(int row) const;
   // Writes the noise again; a launch turns it into actions.
   void ResetNoise();
-  // Velocities and actions as RunTwin gives them.
+  // Velocities and actions, for one row as RunTwin gives them.
   std::vector<float> Result() const;
 
  private:
   const RandomExpert& expert_;
-  ExpertCall call_;
+  std::vector<ExpertCall> calls_;
   ExpertArgs args_;
   std::vector<float> noise_;
   DeviceArray<Bf16> keys_, values_;
