@@ -117,7 +117,9 @@ sanitize() {
 bench() {
   local LINES_SHOWN=24 calls=300 pace=33ms
   step pi0 240 bin/model_bench --batch_sizes=1 --calls=10000 \
-    --json="$results/pi0.json" --trace="$results/pi0_trace.json"
+    --json="$results/pi0.json"
+  LINES_SHOWN=30 step pi0_trace 60 bin/model_bench --batch_sizes=1 --calls=20 \
+    --trace="$results/pi0_trace.json"
   step pi0_paced 60 bin/model_bench --batch_sizes=1 --cameras=3,2 \
     --calls=$calls --period=$pace --json="$results/pi0_paced.json"
   step pi0_two_cameras 60 bin/model_bench --batch_sizes=1 --cameras=2 \
