@@ -5,6 +5,11 @@
 
 namespace piserve::kernels {
 
+// Those of an H200, by which choices of tiles count waves: a choice by what is
+// there would make a row's bits depend on it. Elsewhere they are right, if not
+// the fastest.
+inline constexpr int kTargetProcessors = 132;
+
 // Multiprocessors of the current device.
 inline cudaError_t Processors(int* count) {
   int device = 0;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/processors.h"
 #include "model/kernels/synthetic.h"
 
 namespace piserve::kernels {
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t LaunchSyntheticFill(std::uint64_t name_hash, std::uint64_t seed,
                                 float mean, float amp, __nv_bfloat16* out,
                                 long count, cudaStream_t stream) {
-  constexpr int kBlocks = 132 * 8;
+  constexpr int kBlocks = kTargetProcessors * 8;
   SyntheticFillKernel<<<kBlocks, kThreads, 0, stream>>>(
       name_hash + seed * 0x9E3779B97F4A7C15ull, mean, amp, out, count);
   return cudaGetLastError();

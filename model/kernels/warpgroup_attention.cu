@@ -14,6 +14,7 @@
 
 #include "model/kernels/attention.h"
 #include "model/kernels/launch.cuh"
+#include "model/kernels/processors.h"
 #include "model/kernels/tma.cuh"
 #include "model/kernels/warpgroup_attention/consume.cuh"
 #include "model/kernels/warpgroup_attention/finish.cuh"
@@ -116,7 +117,8 @@ int Waves(int ctas, int resident) { return (ctas + resident - 1) / resident; }
 int PeersOf(int whole, int rows) {
   const int paired =
       (whole + kPeersOfWhole - 1) / kPeersOfWhole * kPeersOfWhole;
-  const bool dear = Waves(paired * rows, 132) > Waves(whole * rows, 132);
+  const bool dear = Waves(paired * rows, kTargetProcessors) >
+                    Waves(whole * rows, kTargetProcessors);
   return whole == 1 || dear ? 1 : kPeersOfWhole;
 }
 
@@ -130,13 +132,13 @@ Plan PlanFor(int tiles, int rows, int keys) {
   int best_cost = 1 << 30;
   // Peers share a batch row, so an odd tile is left over only at its end.
   for (int whole = tiles; whole >= 0; whole = (whole - 1) / 2 * 2) {
-    const int first = Waves(whole * rows, 132) * whole_cost;
+    const int first = Waves(whole * rows, kTargetProcessors) * whole_cost;
     for (const int splits : {1, 2, 3, 4, 6, 8}) {
       if ((whole == tiles) != (splits == 1)) continue;
       const int part = (keys + splits * kKeys - 1) / (splits * kKeys);
-      const int second =
-          Waves((tiles - whole) * rows * splits, splits == 2 ? 132 : 120) *
-          (part + kSplitExtra);
+      const int second = Waves((tiles - whole) * rows * splits,
+                               splits == 2 ? kTargetProcessors : 120) *
+                         (part + kSplitExtra);
       const int boundary = whole > 0 && whole < tiles ? kSecondLaunch : 0;
       const int cost = first + second + boundary;
       if (cost < best_cost) best = {whole, splits}, best_cost = cost;

@@ -10,6 +10,7 @@
 #include "model/kernels/norm_gemm/norm_gemm.h"
 #include "model/kernels/norm_gemm/produce.cuh"
 #include "model/kernels/norm_gemm/tile.cuh"
+#include "model/kernels/processors.h"
 
 namespace piserve::kernels {
 namespace norm_gemm {
@@ -97,7 +98,7 @@ constexpr Width kWidths[] = {{112, LaunchTiles<112>},
                              {144, LaunchTiles<144>},
                              {160, LaunchTiles<160>},
                              {208, LaunchTiles<208>}};
-constexpr int kMostTiles = 132;  // that one wave holds
+constexpr int kMostTiles = kTargetProcessors;  // that one wave holds
 
 int Tiles(int tokens, int out, const Width& width) {
   return tokens / kTokens * ((out + width.out - 1) / width.out);

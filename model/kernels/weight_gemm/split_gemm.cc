@@ -10,7 +10,7 @@ namespace {
 constexpr int kWidths[] = {144, 208};  // tokens of a tile
 constexpr int kTileRows = 128;
 // Tiles that one wave holds, and those below which library kernels win.
-constexpr int kMostTiles = 132, kLeastTiles = 110;
+constexpr int kMostTiles = kTargetProcessors, kLeastTiles = 110;
 
 int Tiles(int tokens, int out, int width) {
   return (tokens + width - 1) / width * (out / kTileRows) * kSplitGemmParts;
