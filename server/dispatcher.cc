@@ -84,12 +84,13 @@ Dispatcher::Dispatcher(Options options,
   std::vector<std::unique_ptr<batching::Executor<Task>>> executors;
   for (const HostedPolicy* host : policies_) {
     auto executor = std::make_unique<PolicyExecutor>(
-        *host,
-        PolicyExecutor::Options{.index = static_cast<int>(executors.size()),
-                                .hang = options_.hang,
-                                .clock = options_.clock,
-                                .observer = options_.observer,
-                                .pool = &pool_});
+        *host, PolicyExecutor::Options{
+                   .index = static_cast<int>(executors.size()),
+                   .hang = HangLimitOf(options_.watchdog,
+                                       host->policy->capabilities().backend),
+                   .clock = options_.clock,
+                   .observer = options_.observer,
+                   .pool = &pool_});
     executors_.push_back(executor.get());
     executors.push_back(std::move(executor));
   }

@@ -36,7 +36,7 @@ class Dispatcher : public Inference {
   struct Options {
     LimitsConfig limits;
     int workers = 1;
-    HangLimit hang;
+    WatchdogConfig watchdog;
     const batching::Clock* clock = &batching::Clock::Real();
     batching::Observer* batching_observer = nullptr;  // may be null
     DispatchObserver* observer = nullptr;

@@ -185,7 +185,7 @@ PolicyExecutor::State::TakeIfHung() {
   const RunningWave& oldest = running_.front();
   const absl::Duration running =
       options_.clock->Now() - std::max(oldest.submitted, last_end_);
-  if (running > oldest.predicted * options_.hang.factor + options_.hang.floor) {
+  if (running > options_.hang.After(oldest.predicted)) {
     faulted_ = true;
     taken.swap(running_);
   }

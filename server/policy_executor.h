@@ -11,6 +11,7 @@
 #include "batching/executor.h"
 #include "server/active_request.h"
 #include "server/dispatch_observer.h"
+#include "server/hang_limit.h"
 #include "server/hosted_policy.h"
 #include "server/worker_pool.h"
 
@@ -18,12 +19,6 @@ namespace piserve::server {
 
 // Requests that may share a wave: of one policy, with one step count.
 std::uint64_t Compatibility(int policy, int steps);
-
-// When a wave counts as hung.
-struct HangLimit {
-  double factor = 10;    // times the prediction,
-  absl::Duration floor;  // and this on top
-};
 
 // The policy of one host as the batcher's executor: copies rows into a slot,
 // submits it, and turns what comes back into answers on the worker pool, so

@@ -28,10 +28,6 @@ constexpr std::chrono::seconds kFaultPatience{2};
 // Of calls whose answer is given and not yet written.
 constexpr absl::Duration kLastWrites = absl::Seconds(2);
 
-// A wave on a CPU that others use too may take this much longer.
-constexpr absl::Duration kReferenceHangFloor = absl::Seconds(20);
-constexpr absl::Duration kEngineHangFloor = absl::Milliseconds(300);
-
 absl::Time Now() { return batching::Clock::Real().Now(); }
 
 std::vector<std::string> NamesOf(const Config& config) {
@@ -86,15 +82,6 @@ absl::StatusOr<rpc::Authenticator> MakeAuthenticator(const Config& config) {
     keys.push_back({key.identity, key.key_sha256, key.policies});
   }
   return rpc::Authenticator::Create(keys);
-}
-
-HangLimit HangLimitOf(const Config& config) {
-  HangLimit limit{config.watchdog.factor, kEngineHangFloor};
-  for (const PolicyEntry& entry : config.policies) {
-    if (entry.backend == Backend::kReference) limit.floor = kReferenceHangFloor;
-  }
-  limit.floor = config.watchdog.floor.value_or(limit.floor);
-  return limit;
 }
 
 ModelFacts FactsOf(const HostedPolicy& policy) {
@@ -285,7 +272,7 @@ absl::Status Server::Open() {
   const Config& config = options_.config;
   host_.Open({.limits = config.limits,
               .workers = config.decode_workers,
-              .hang = HangLimitOf(config),
+              .watchdog = config.watchdog,
               .batching_observer = &metrics_,
               .observer = &request_log_});
   // Not before: openpi's client waits where it is refused a connection, and

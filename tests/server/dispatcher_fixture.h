@@ -120,7 +120,7 @@ class DispatcherTest : public ::testing::Test {
     dispatcher_ = std::make_unique<Dispatcher>(
         Dispatcher::Options{.limits = limits,
                             .workers = 2,
-                            .hang = {2, absl::Minutes(1)},
+                            .watchdog = {2, absl::Minutes(1)},
                             .clock = &clock_,
                             .batching_observer = nullptr,
                             .observer = &observer_},
