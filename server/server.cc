@@ -27,6 +27,8 @@ constexpr absl::Duration kFaultShutdown = absl::Seconds(1);
 constexpr std::chrono::seconds kFaultPatience{2};
 // Of calls whose answer is given and not yet written.
 constexpr absl::Duration kLastWrites = absl::Seconds(2);
+// Where the grace has run out: what waited has just been answered.
+constexpr absl::Duration kLeastLastWrites = absl::Milliseconds(200);
 
 absl::Time Now() { return batching::Clock::Real().Now(); }
 
@@ -325,17 +327,21 @@ Exit Server::FinishAndStop() {
   host_.Drain(until);
   listeners_->Drain();
   if (websocket_ != nullptr) websocket_->Drain();
-  if (!Watch(until, [this] { return host_.in_flight() == 0; })) {
+  // At `until` all that waits is answered, and what still runs ends soon or is
+  // found to hang.
+  if (!Watch(absl::InfiniteFuture(),
+             [this] { return host_.in_flight() == 0; })) {
     return StopFaulty();
   }
-  StopListeners(std::clamp(until - Now(), absl::ZeroDuration(), kLastWrites));
+  StopListeners(std::clamp(until - Now(), kLeastLastWrites, kLastWrites));
   log_.Log(LogLevel::kInfo, "drained");
   return Exit::kDrained;
 }
 
 void Server::StopListeners(absl::Duration grace) {
   const absl::Time until = Now() + grace;
-  if (websocket_ != nullptr) websocket_->Shutdown(grace);
+  // Half of it: a client that does not answer the close must not take it all.
+  if (websocket_ != nullptr) websocket_->Shutdown(grace / 2);
   listeners_->Shutdown(std::max(until - Now(), absl::ZeroDuration()));
 }
 

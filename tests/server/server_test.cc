@@ -258,6 +258,27 @@ TEST_F(ServerTest, DrainAnswersWhatWasAcceptedAndEndsWell) {
   EXPECT_EQ(*exit, Exit::kDrained);
 }
 
+// Promises 5 and 6: the grace is over before the watchdog has found out.
+TEST_F(ServerTest, ADeviceThatHangsInTheDrainDoesNotKeepTheRunFromEnding) {
+  std::atomic<int> acted = 0;
+  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
+  fake.act = [&](const SlotRow&, std::span<float>) {
+    ++acted;
+    return absl::OkStatus();
+  };
+  Server::Options options = Options();
+  options.config.drain_grace = absl::Milliseconds(50);
+  options.config.watchdog.floor = absl::Milliseconds(400);
+  Start(std::move(fake), std::move(options));
+  policy_->Hang();
+  auto lost = std::async(std::launch::async, [this] { return Infer(); });
+  while (acted == 0) std::this_thread::yield();
+  server_->Drain();
+  EXPECT_EQ(lost.get().error_code(), grpc::StatusCode::UNAVAILABLE);
+  ASSERT_EQ(run_.wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  EXPECT_EQ(*run_.get(), Exit::kDeviceFault);
+}
+
 // Promise 6.
 TEST_F(ServerTest, DeviceFaultEndsTheRunAtOnce) {
   Start(FakePolicy::NoOp(FakeVariant()));
