@@ -110,7 +110,7 @@ constexpr const char* kCodesOfObjectives[] = {
 const char* Outcome(const absl::Status& status, const std::string& reason) {
   if (status.ok()) return "ok";
   if (IsDropReason(reason)) return "dropped";
-  if (IsFailureReason(reason)) return "failed";
+  if (IsFailure(status)) return "failed";
   return "rejected";
 }
 
@@ -316,6 +316,8 @@ void Metrics::Completed(rpc::Method method, const absl::Status& status,
   if (outcome == "rejected") {
     rejected_.Add({{"reason", ReasonLabel(status)}}).Increment();
   }
+  // Not in OnAnswer: an answer may grow old behind another one, on its way out.
+  if (reason == "LATE") withheld_.Add({{"reason", "late"}}).Increment();
   request_seconds_
       .Add({{"method", Name(method)}, {"outcome", outcome}}, LatencyBuckets())
       .Observe(absl::ToDoubleSeconds(elapsed));
@@ -343,8 +345,8 @@ void Metrics::OnAnswer(const Answer& answer) {
         .Add({{"reason", absl::AsciiStrToLower(reason)}, {"class", priority}})
         .Increment();
   }
-  if (reason == "NON_FINITE_OUTPUT" || reason == "LATE") {
-    withheld_.Add({{"reason", absl::AsciiStrToLower(reason)}}).Increment();
+  if (reason == "NON_FINITE_OUTPUT") {
+    withheld_.Add({{"reason", "non_finite_output"}}).Increment();
   }
   if (answer.reply == nullptr && reason != "LATE") return;
   slack_seconds_.Add({{"class", priority}}, SlackBuckets())

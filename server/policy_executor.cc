@@ -160,7 +160,7 @@ void PolicyExecutor::State::AnswerRows(RunningWave wave, WaveResult result) {
   for (int i = 0; i < rows; ++i) {
     ActiveRequest& request = *wave.tasks[i];
     if (i >= static_cast<int>(result.row_status.size())) {
-      request.Fail(DeviceFault());
+      request.Fail(DeviceLost());
     } else if (!result.row_status[i].ok()) {
       request.Fail(RowFailed(result.row_status[i]));
     } else {
@@ -197,7 +197,7 @@ bool PolicyExecutor::State::CheckFaults() {
   if (!hung.empty()) ReportFault(FaultKind::kHang);
   if (!healthy()) ReportFault(FaultKind::kPolicy);
   for (RunningWave& wave : hung) {
-    FailAll(std::move(wave.tasks), DeviceFault());
+    FailAll(std::move(wave.tasks), DeviceLost());
     wave.done();
   }
   return healthy();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,8 @@ namespace {
 
 using batching::DropReason;
 using batching::RejectReason;
+
+constexpr absl::string_view kLaunched = "launched";  // key of metadata
 
 constexpr absl::Duration kWarmUpRetry = absl::Seconds(1);
 // 0 would say: elsewhere, at once.
@@ -38,6 +41,13 @@ absl::Status Full(absl::string_view bound, absl::string_view reason,
       std::max(rejection.retry_after, kSoonestRetry));
 }
 
+absl::Status WithPrediction(absl::Status status,
+                            const batching::Rejection& rejection) {
+  return WithMetadata(
+      std::move(status), "predicted_us",
+      absl::StrCat(absl::ToInt64Microseconds(rejection.predicted)));
+}
+
 template <typename Reasons>
 bool Contains(const Reasons& reasons, absl::string_view reason) {
   return std::any_of(std::begin(reasons), std::end(reasons),
@@ -58,6 +68,10 @@ absl::Status Draining() {
 absl::Status DeviceFault() {
   return Unavailable("DEVICE_FAULT", "the device of this policy has failed",
                      absl::ZeroDuration());
+}
+
+absl::Status DeviceLost() {
+  return WithMetadata(DeviceFault(), kLaunched, "true");
 }
 
 absl::Status PolicyRequired(int hosted) {
@@ -97,18 +111,18 @@ absl::Status Rejected(const batching::Rejection& rejection,
     case RejectReason::kClientLimit:
       return Full("rows of this client", "CLIENT_LIMIT", rejection);
     case RejectReason::kDeadlinePast:
-      return WithReason(
-          absl::DeadlineExceededError("the deadline has already passed"),
-          "DEADLINE_PAST");
+      return WithPrediction(WithReason(absl::DeadlineExceededError(
+                                           "the deadline has already passed"),
+                                       "DEADLINE_PAST"),
+                            rejection);
     case RejectReason::kDeadlineUnreachable:
-      return WithMetadata(
+      return WithPrediction(
           WithReason(absl::DeadlineExceededError(absl::StrCat(
                          "deadline: got ", absl::FormatDuration(budget),
                          ", want at least ",
                          absl::FormatDuration(rejection.predicted))),
                      "DEADLINE_UNREACHABLE"),
-          "predicted_us",
-          absl::StrCat(absl::ToInt64Microseconds(rejection.predicted)));
+          rejection);
     case RejectReason::kDraining:
       return Draining();
     case RejectReason::kUnhealthy:
@@ -169,7 +183,7 @@ absl::Status AnswerLost(const absl::Status& cause) {
 absl::Status RowFailed(const absl::Status& row) {
   const std::string reason = ReasonOf(row).value_or("");
   if (reason == "NON_FINITE_OUTPUT") return NonFiniteOutput();
-  if (reason == "DEVICE_FAULT") return DeviceFault();
+  if (reason == "DEVICE_FAULT") return DeviceLost();
   if (absl::IsInvalidArgument(row) && !reason.empty()) return row;
   return WithReason(absl::InternalError("the policy could not run this row"),
                     "WAVE_FAILED");
@@ -179,8 +193,9 @@ bool IsDropReason(absl::string_view reason) {
   return Contains(kDropReasons, reason);
 }
 
-bool IsFailureReason(absl::string_view reason) {
-  return Contains(kFailureReasons, reason);
+bool IsFailure(const absl::Status& status) {
+  return Contains(kFailureReasons, ReasonOf(status).value_or("")) ||
+         MetadataOf(status).contains(std::string(kLaunched));
 }
 
 }  // namespace piserve::server

@@ -19,6 +19,7 @@ namespace piserve::server {
 absl::Status WarmingUp();
 absl::Status Draining();
 absl::Status DeviceFault();
+absl::Status DeviceLost();  // the same, under a wave that was launched
 
 // INVALID_ARGUMENT about the field `policy`: several are hosted, none is named.
 absl::Status PolicyRequired(int hosted);
@@ -56,6 +57,6 @@ absl::Status RowFailed(const absl::Status& row);
 bool IsDropReason(absl::string_view reason);
 
 // Did the request end after it was launched?
-bool IsFailureReason(absl::string_view reason);
+bool IsFailure(const absl::Status& status);
 
 }  // namespace piserve::server

@@ -122,6 +122,14 @@ constexpr Refusal kRefusals[] = {
 INSTANTIATE_TEST_SUITE_P(BadInput, RefusalTest, ::testing::ValuesIn(kRefusals),
                          [](const auto& info) { return info.param.name; });
 
+TEST_F(DispatcherTest, ADeadlineThatIsPastIsToldWhatItWouldHaveTaken) {
+  Add("libero", Echo());
+  InferenceRequest request = Request();
+  request.deadline = request.received - absl::Seconds(1);
+  const absl::Status status = Call(Make(), std::move(request)).Wait().status();
+  EXPECT_TRUE(MetadataOf(status).contains("predicted_us")) << status;
+}
+
 TEST_F(DispatcherTest, WrongObservationNamesItsField) {
   Add("libero", Echo());
   Dispatcher& dispatcher = Make();

@@ -128,6 +128,31 @@ TEST(MetricsTest, ValuesAreInBaseUnits) {
                               "{reason=\"non_finite_output\"} 1"));
 }
 
+TEST(MetricsTest, AnAnswerIsLateWhereverThatIsFound) {
+  Metrics metrics;
+  metrics.Received(rpc::Method::kInfer);
+  metrics.Completed(rpc::Method::kInfer, DeadlineMissed(absl::Seconds(1)),
+                    absl::Seconds(2));
+  EXPECT_THAT(Page(metrics),
+              HasSubstr("piserve_outputs_withheld_total{reason=\"late\"} 1"));
+}
+
+TEST(MetricsTest, ALaunchedWaveThatItsDeviceLosesHasFailed) {
+  Metrics metrics;
+  for (const absl::Status& status : {DeviceLost(), DeviceFault()}) {
+    metrics.Received(rpc::Method::kInfer);
+    metrics.Completed(rpc::Method::kInfer, status, absl::Seconds(1));
+  }
+  const std::string page = Page(metrics);
+  for (const char* outcome : {"failed", "rejected"}) {
+    EXPECT_THAT(page, HasSubstr(std::string("piserve_request_seconds_count"
+                                            "{method=\"Infer\",outcome=\"") +
+                                outcome + "\"} 1"));
+  }
+  EXPECT_THAT(page, HasSubstr("piserve_requests_rejected_total"
+                              "{reason=\"device_fault\"} 1"));
+}
+
 TEST(MetricsTest, ErrorsOfTheServerAreCountedFromZero) {
   const Metrics metrics;
   for (const char* code :
