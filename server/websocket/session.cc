@@ -172,11 +172,7 @@ void Session::OnUpgraded(Error error) {
 // ---------------------------------------------------------------------- open
 
 void Session::Read() {
-  const std::size_t pending = calls_.size() + outgoing_.size();
-  if (state_ != State::kOpen || reading_ ||
-      pending >= static_cast<std::size_t>(hub_.options.max_in_flight)) {
-    return;
-  }
+  if (state_ != State::kOpen || reading_ || !StartFrame()) return;
   reading_ = true;
   frame_ = std::make_shared<beast::flat_buffer>();
   frame_->reserve(last_frame_bytes_);  // a robot's frames are of one size
@@ -190,9 +186,20 @@ void Session::OnRead(Error error) {
   reading_ = false;
   if (state_ == State::kClosing && !error) return;  // came too late
   if (error || state_ == State::kEnded) return End();
-  Begin(Now());
-  frame_.reset();
+  frame_came_ = Now();
   Read();
+}
+
+// False while the frame that has been read must wait.
+bool Session::StartFrame() {
+  if (!frame_came_.has_value()) return true;
+  const std::size_t pending = calls_.size() + outgoing_.size();
+  if (pending >= static_cast<std::size_t>(hub_.options.max_in_flight)) {
+    return false;
+  }
+  Begin(*std::exchange(frame_came_, std::nullopt));
+  frame_.reset();
+  return true;
 }
 
 void Session::Begin(absl::Time received) {

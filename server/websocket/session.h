@@ -28,9 +28,10 @@ namespace piserve::server::websocket {
 //
 //   http       one request is read: upgraded, or answered and closed
 //   metadata   the first frame is written
-//   open       frames are read while fewer than max_in_flight requests are
-//              unanswered, each is started at once, and the answers are written
-//              in the order of the requests
+//   open       frames are read and started while fewer than max_in_flight
+//              requests are unanswered; one more is read, so that a ping or an
+//              end is noticed, and waits. Answers are written in the order of
+//              the requests
 //   ended      the socket is closed; requests that are unanswered have been
 //              cancelled, and are reported to the observer when their answer
 //              comes
@@ -73,6 +74,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void OnUpgraded(Error error);
 
   void Read();
+  bool StartFrame();
   void OnRead(Error error);
   void Begin(absl::Time received);
   absl::StatusOr<InferenceRequest> ReadRequest(absl::Time received);
@@ -109,6 +111,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool reading_ = false;
   bool writing_ = false;
   std::shared_ptr<boost::beast::flat_buffer> frame_;
+  std::optional<absl::Time> frame_came_;  // it waits to be started
   std::size_t last_frame_bytes_ = 0;
   std::uint64_t requests_ = 0;
   std::deque<CallPtr> calls_;     // unanswered, or behind such a one

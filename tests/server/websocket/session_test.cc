@@ -139,7 +139,7 @@ TEST_F(SessionTest, AnswersComeInTheOrderOfTheRequests) {
   EXPECT_TRUE(client->Receive().text);
 }
 
-TEST_F(SessionTest, RequestsBeyondTheLimitWaitUnread) {
+TEST_F(SessionTest, RequestsBeyondTheLimitWait) {
   ListenerOptions options = FreePort();
   options.max_in_flight = 2;
   Start(options);
@@ -209,6 +209,18 @@ TEST_F(SessionTest, AClientThatLeavesCancelsWhatItAskedFor) {
             2);
   // Its slots are free: the limit is that of one connection.
   EXPECT_EQ(observer_.received(), 2);
+}
+
+TEST_F(SessionTest, AClientThatLeavesAtItsLimitIsNoticedToo) {
+  ListenerOptions options = FreePort();
+  options.max_in_flight = 1;
+  Start(options);
+  auto client = Connect();
+  client->Send(Observation(1));
+  inference_.AwaitWaiting(1);
+  client->Cut();
+  inference_.AwaitCancelled(1);
+  observer_.AwaitCompleted(1);
 }
 
 TEST_F(SessionTest, WhatIsBeingComputedIsCountedWhenItsClientHasLeft) {
