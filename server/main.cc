@@ -4,8 +4,6 @@
 #include <string>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "server/config.h"
 #include "server/run.h"
 
@@ -13,10 +11,10 @@ ABSL_FLAG(std::string, config, "",
           "Text-format file; server/config.proto lists every setting");
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
+  const auto rest = piserve::server::ParseFlags(
       "Serves Pi0 and Pi0.5 policies over gRPC.\n"
-      "policy_server --config=deploy/config/pi0_libero_tiny.textproto");
-  const auto rest = absl::ParseCommandLine(argc, argv);
+      "policy_server --config=deploy/config/pi0_libero_tiny.textproto",
+      argc, argv);
   if (rest.size() > 1 || absl::GetFlag(FLAGS_config).empty()) {
     std::fputs("policy_server: want --config=FILE and no other arguments\n",
                stderr);

@@ -13,6 +13,10 @@
 #include <utility>
 
 #include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 ABSL_FLAG(std::string, public_address, "", "PolicyService: host:port");
@@ -114,6 +118,16 @@ void KeepFreedMemory() {
 }
 
 }  // namespace
+
+std::vector<char*> ParseFlags(const std::string& usage, int argc, char** argv) {
+  absl::FlagsUsageConfig help;
+  help.contains_help_flags = [](absl::string_view file) {
+    return !absl::StrContains(file, "absl/");
+  };
+  absl::SetFlagsUsageConfig(help);
+  absl::SetProgramUsageMessage(usage);
+  return absl::ParseCommandLine(argc, argv);
+}
 
 int RunServer(const std::string& program, Config config,
               PolicyFactory factory) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "server/config.h"
 #include "server/server.h"
@@ -14,6 +15,9 @@ namespace piserve::server {
 //   --port            of the public address; the host stays
 //   --port_file, --allow_insecure, --log_level
 // win over what `config` says.
+
+// absl::ParseCommandLine, with all of the program's flags in its --help.
+std::vector<char*> ParseFlags(const std::string& usage, int argc, char** argv);
 
 // Serves until SIGTERM or SIGINT; a second one ends the process at once. Prints
 // the ready line to standard output, and one line to standard error if it

@@ -24,8 +24,6 @@
 #include <utility>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/run.h"
@@ -130,8 +128,8 @@ server::Config TestConfig() {
 }  // namespace piserve
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Serves a policy that computes nothing.");
-  absl::ParseCommandLine(argc, argv);
+  piserve::server::ParseFlags("Serves a policy that computes nothing.", argc,
+                              argv);
   const std::string policy = absl::GetFlag(FLAGS_policy);
   if (policy != "noop" && policy != "hash" && policy != "blind") {
     std::fprintf(stderr,
