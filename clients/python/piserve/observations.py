@@ -37,6 +37,11 @@ def observation_request(
     Raises InvalidObservation if the observation does not fit the policy, and
     PolicyMismatch if the policy is for a robot that is not known here.
     """
+    if not isinstance(obs, Mapping):
+        raise InvalidObservation(
+            f"got {type(obs).__name__} as observation, want a dict",
+            reason="OBSERVATION_TYPE",
+        )
     robot = _robot_of(info)
     request = policy_pb2.ObservationRequest(policy=info.name)
     robot.add_images(request, obs, info)
@@ -166,8 +171,17 @@ def _missing(field: str) -> InvalidObservation:
     )
 
 
+def _array(value: Any, field: str, reason: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # ragged lists, for one
+        raise InvalidObservation(
+            f"got no array: {error}", reason=reason, field=field
+        ) from error
+
+
 def _numbers(value: Any, field: str) -> np.ndarray:
-    array = np.asarray(value)
+    array = _array(value, field, "STATE_TYPE")
     if array.dtype.kind not in "fiu":
         raise InvalidObservation(
             f"got dtype {array.dtype}, want real numbers",
@@ -259,7 +273,7 @@ def _to_uint8(value: Any, field: str) -> np.ndarray:
     Raises where openpi's cast has no defined result: values that do not land in
     0..255, other integer types.
     """
-    image = np.asarray(value)
+    image = _array(value, field, "IMAGE_TYPE")
     if image.dtype == np.uint8:
         return image
     if not np.issubdtype(image.dtype, np.floating):

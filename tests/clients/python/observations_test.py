@@ -154,6 +154,13 @@ def test_missing_keys_are_named(key):
     assert "missing" in str(error)
 
 
+@pytest.mark.parametrize("obs", [None, [], "observation", np.zeros(8)])
+def test_what_is_no_dict_is_refused(obs):
+    error = refused(obs, libero_info())
+    assert error.reason == "OBSERVATION_TYPE"
+    assert f"got {type(obs).__name__}" in str(error)
+
+
 # ---------------------------------------------------------------------- state
 
 
@@ -184,6 +191,7 @@ def test_state_of_any_real_type_travels_as_double(state):
         np.array([np.inf] * 8),
         np.zeros(8, complex),
         np.array(["1"] * 8),
+        [[1], [1, 2]],
         None,
     ],
 )
@@ -267,6 +275,7 @@ def test_nothing_is_resized():
         np.full((4, 4, 3), 255.0, np.float32),
         np.full((4, 4, 3), -0.5),
         "picture.png",
+        [[[1.0] * 3], [[1.0] * 3] * 2],
         None,
     ],
 )
