@@ -20,7 +20,7 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import PolicyError, from_rpc
+from piserve.errors import PolicyError, PolicyFailure, from_rpc
 
 _T = TypeVar("_T")
 
@@ -117,6 +117,7 @@ class PolicyClient(PolicyCalls):
 
     def close(self) -> None:
         """Ends the connection; calls still waiting raise PolicyFailure."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> PolicyClient:
@@ -126,6 +127,7 @@ class PolicyClient(PolicyCalls):
         self.close()
 
     def _connect(self) -> None:
+        self._closed = False
         self._channel = _open(self._address, self._tls)
         self._stubs: Dict[str, Any] = {
             method.path: self._channel.unary_unary(
@@ -167,6 +169,13 @@ class PolicyClient(PolicyCalls):
             )
         except grpc.RpcError as error:
             raise from_rpc(error) from error
+        except ValueError:
+            # gRPC's word for a channel that was closed.
+            if not self._closed:
+                raise
+            raise PolicyFailure(
+                "the client is closed", reason="CLOSED"
+            ) from None
 
 
 def _open(address: str, tls: Optional[grpc.ChannelCredentials]) -> grpc.Channel:

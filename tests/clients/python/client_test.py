@@ -402,6 +402,15 @@ def test_reconnects_after_the_server_was_away(server):
     away.close()
 
 
+def test_a_closed_client_says_so(client):
+    client.infer(observation())
+    client.close()
+    for call in (lambda: client.infer(observation()), client.policy_info):
+        with pytest.raises(piserve.PolicyFailure) as caught:
+            call()
+        assert caught.value.reason == "CLOSED"
+
+
 def test_a_network_that_is_slow_to_connect_is_waited_for(server):
     """A TLS handshake over a wireless link takes some hundred milliseconds."""
     with serve(server) as address, socket.create_server(("127.0.0.1", 0)) as on:
