@@ -48,6 +48,8 @@ class PolicyError(RuntimeError):
 
     def __str__(self) -> str:
         where = f"{self.field}: " if self.field else ""
+        if self.message.startswith(where):
+            where = ""  # a server of ours names the field itself
         reason = f" [{self.reason}]" if self.reason else ""
         return f"{where}{self.message}{reason}"
 

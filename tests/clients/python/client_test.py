@@ -357,6 +357,22 @@ def test_bad_request_names_the_field(client, server):
     assert str(caught.value) == "state[3]: got 3, want 8 [STATE]"
 
 
+def test_a_description_that_names_its_field_names_it_once(client, server):
+    server.script = [
+        refuse(
+            INVALID,
+            reason="PROMPT_TOO_LONG",
+            field="prompt",
+            description="prompt: got 2000 bytes, want at most 1024",
+        )
+    ]
+    with pytest.raises(piserve.InvalidObservation) as caught:
+        client.infer(observation())
+    assert caught.value.field == "prompt"
+    want = "prompt: got 2000 bytes, want at most 1024 [PROMPT_TOO_LONG]"
+    assert str(caught.value) == want
+
+
 def test_grpcs_own_size_refusal_is_not_a_full_queue(client, server):
     server.script = [refuse(EXHAUSTED)]
     with pytest.raises(piserve.MessageTooLarge):

@@ -61,6 +61,7 @@ def status_details(
     *,
     reason: str = "",
     field: str = "",
+    description: str = "got 3, want 8",
     retry_after: Optional[float] = None,
 ) -> bytes:
     """grpc-status-details-bin as a server of ours sends it."""
@@ -72,7 +73,7 @@ def status_details(
         status.details.append(_packed("google.rpc.ErrorInfo", info))
     if field:
         request = rpc_pb2.BadRequest()
-        request.field_violations.add(field=field, description="got 3, want 8")
+        request.field_violations.add(field=field, description=description)
         status.details.append(_packed("google.rpc.BadRequest", request))
     if retry_after is not None:
         delay = duration_pb2.Duration(
