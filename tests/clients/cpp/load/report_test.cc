@@ -40,7 +40,7 @@ LoadResult Result() {
   result.samples.push_back(MakeSample(2000, 2030, absl::OkStatus(), 1));
   result.samples.push_back(MakeSample(
       2500, 2502,
-      client::WithReason(absl::ResourceExhaustedError("full"), "QUEUE_ROWS"),
+      client::WithReason(absl::ResourceExhaustedError("full"), "QUEUE_FULL"),
       0));
   result.stage_ms["gpu"] = {7, 8, 9};
   result.wall = Ms(2900);
@@ -62,7 +62,7 @@ TEST(Report, CountsWhatCameAfterTheWarmUp) {
   EXPECT_EQ(report.mean_wave_rows, 1.5);
   EXPECT_THAT(
       report.statuses,
-      ElementsAre(Pair("OK", 3), Pair("RESOURCE_EXHAUSTED/QUEUE_ROWS", 1)));
+      ElementsAre(Pair("OK", 3), Pair("RESOURCE_EXHAUSTED/QUEUE_FULL", 1)));
 }
 
 TEST(Report, AnOverloadsTailCountsAsTime) {
@@ -76,7 +76,7 @@ TEST(Report, AnOverloadsTailCountsAsTime) {
 TEST(Report, TextAndJsonSayTheSame) {
   const Report report = MakeReport(Result(), "t", Ms(1000), Ms(3000), true);
   EXPECT_THAT(ReportText(report), HasSubstr("5 right, 0 wrong"));
-  EXPECT_THAT(ReportText(report), HasSubstr("RESOURCE_EXHAUSTED/QUEUE_ROWS"));
+  EXPECT_THAT(ReportText(report), HasSubstr("RESOURCE_EXHAUSTED/QUEUE_FULL"));
   const auto json = nlohmann::json::parse(ReportJson(report));
   EXPECT_EQ(json["latency_ms"]["p50"], 20);
   EXPECT_EQ(json["stage_ms"]["gpu"]["p50"], 8);
