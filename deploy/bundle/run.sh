@@ -8,6 +8,8 @@
 #   TORCH_LIB         libtorch's lib folder; default: that of python3's torch
 #   RESULTS           folder for JSON files and logs; default: results
 #   SANITIZE_SECONDS  for each program under each sanitizer; default: 300
+#   RATE              serve: requests a second of each robot; default: 2
+#   DURATION          serve, tabletop: of each load; default: 5s
 #   REPOSITORY        tabletop: a checkout, whose policies, configuration and
 #                     recordings it reads; default: ../.. of this file
 #   CONFIG            tabletop: a configuration there; default:
