@@ -18,19 +18,30 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kSuffix[] = ".rec";
+constexpr char kDraftSuffix[] = ".new";  // after kSuffix
 
+bool WriteDraft(const fs::path& draft, const std::string& bytes) {
+  std::ofstream file(draft, std::ios::binary | std::ios::trunc);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  file.flush();
+  return file.good();
+}
+
+// What fails leaves nothing: the limit does not count drafts.
 bool WriteWhole(const fs::path& path, const std::string& bytes) {
   fs::path draft = path;
-  draft += ".new";
-  {
-    std::ofstream file(draft, std::ios::binary | std::ios::trunc);
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    file.flush();
-    if (!file) return false;
-  }
+  draft += kDraftSuffix;
   std::error_code error;
-  fs::rename(draft, path, error);
-  return !error;
+  if (WriteDraft(draft, bytes)) {
+    fs::rename(draft, path, error);
+    if (!error) return true;
+  }
+  fs::remove(draft, error);
+  return false;
+}
+
+bool IsDraft(const fs::path& path) {
+  return path.extension() == kDraftSuffix && path.stem().extension() == kSuffix;
 }
 
 }  // namespace
@@ -76,8 +87,9 @@ std::uint64_t RecordRing::dropped() const {
 }
 
 void RecordRing::FindFiles() {
-  std::error_code error;
+  std::error_code error, ignored;
   for (const auto& entry : fs::directory_iterator(options_.folder, error)) {
+    if (IsDraft(entry.path())) fs::remove(entry.path(), ignored);
     if (entry.path().extension() != kSuffix) continue;
     const std::uint64_t bytes = entry.file_size(error);
     if (error) continue;

@@ -19,7 +19,8 @@ namespace piserve::server {
 // more than a limit. A thread of its own writes: whoever adds never waits.
 //
 // Names sort by age: "<microseconds since 1970>-<count>.rec". A file appears
-// whole or not at all. Files of an earlier process count and go first.
+// whole or not at all. Files of an earlier process count and go first; its
+// unfinished ones are deleted.
 class RecordRing {
  public:
   struct Options {

@@ -45,6 +45,9 @@ class RecordRingTest : public testing::Test {
     return records;
   }
 
+  // Where the first record of time 0 goes.
+  fs::path FirstPath() const { return folder_ / "0000000000000000-000000.rec"; }
+
   const fs::path folder_ =
       fs::path(testing::TempDir()) / "record_ring" /
       testing::UnitTest::GetInstance()->current_test_info()->name();
@@ -113,6 +116,31 @@ TEST_F(RecordRingTest, AFolderThatVanishedIsCountedNotFatal) {
   ring.reset();
   fs::create_directories(folder_);
   EXPECT_TRUE(Records().empty());
+}
+
+TEST_F(RecordRingTest, AFullDiskKeepsNoDraft) {
+  auto ring = Open();
+  fs::create_symlink("/dev/full", FirstPath().string() + ".new");
+  ring->Add(0, [] { return "lost"; });
+  while (ring->dropped() == 0) std::this_thread::yield();
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(RecordRingTest, ADraftThatCannotBeRenamedIsDeleted) {
+  auto ring = Open();
+  fs::create_directory(FirstPath());
+  ring->Add(0, [] { return "lost"; });
+  while (ring->dropped() == 0) std::this_thread::yield();
+  fs::remove(FirstPath());
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(RecordRingTest, DraftsOfAnEarlierRunAreDeleted) {
+  fs::create_directories(folder_);
+  std::ofstream(FirstPath().string() + ".new") << "half a rec";
+  std::ofstream(folder_ / "notes.new") << "not ours";
+  Open().reset();
+  EXPECT_EQ(Records(), std::vector<std::string>{"not ours"});
 }
 
 }  // namespace
