@@ -71,13 +71,15 @@ RecordRing::~RecordRing() {
   if (thread_.joinable()) thread_.join();
 }
 
-void RecordRing::Add(std::int64_t time_us, Encode encode) {
+void RecordRing::Add(std::int64_t time_us, std::size_t bytes, Encode encode) {
   batching::MutexLock lock(mutex_);
-  if (waiting_.size() >= options_.max_waiting) {
+  if (waiting_.size() >= options_.max_waiting ||
+      bytes > options_.max_waiting_bytes - waiting_bytes_) {
     ++dropped_;
     return;
   }
-  waiting_.push_back({time_us, std::move(encode)});
+  waiting_.push_back({time_us, bytes, std::move(encode)});
+  waiting_bytes_ += bytes;
   changed_.NotifyAll();
 }
 
@@ -111,9 +113,11 @@ void RecordRing::WriteAll() {
       record = std::move(waiting_.front());
       waiting_.pop_front();
     }
-    if (Write(record)) continue;
+    const bool written = Write(record);
+    record.encode = nullptr;  // frees what it keeps, before others may
     batching::MutexLock lock(mutex_);
-    ++dropped_;
+    waiting_bytes_ -= record.bytes;
+    if (!written) ++dropped_;
   }
 }
 

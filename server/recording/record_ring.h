@@ -26,8 +26,10 @@ class RecordRing {
   struct Options {
     std::string folder;  // made if it is not there
     std::uint64_t max_bytes = std::uint64_t{1} << 30;
-    // Records that wait for the disk; one more is dropped.
+    // Records that wait for the disk, and what they and the one being written
+    // keep in memory; what would exceed either is dropped.
     std::size_t max_waiting = 256;
+    std::size_t max_waiting_bytes = std::size_t{64} << 20;
   };
 
   // Makes the bytes of a record; called by the writing thread.
@@ -41,8 +43,9 @@ class RecordRing {
   RecordRing(const RecordRing&) = delete;
   RecordRing& operator=(const RecordRing&) = delete;
 
-  // `time_us` is the record's, microseconds since 1970. Thread-safe.
-  void Add(std::int64_t time_us, Encode encode);
+  // `time_us` is the record's, microseconds since 1970; `bytes` is what
+  // `encode` keeps in memory. Thread-safe.
+  void Add(std::int64_t time_us, std::size_t bytes, Encode encode);
 
   // Records that were lost, because the disk was too slow or refused.
   std::uint64_t dropped() const;
@@ -50,6 +53,7 @@ class RecordRing {
  private:
   struct Waiting {
     std::int64_t time_us = 0;
+    std::size_t bytes = 0;
     Encode encode;
   };
   struct File {
@@ -73,6 +77,8 @@ class RecordRing {
   mutable batching::Mutex mutex_;
   batching::CondVar changed_;
   std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
+  // With the record being written; at most max_waiting_bytes.
+  std::size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::uint64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it uses all of the above

@@ -1,13 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/recording/recording_inference.h"
 
+#include <cstddef>
 #include <memory>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "server/recording/recording_codec.h"
 
 namespace piserve::server {
+namespace {
+
+// What a record keeps in memory until it is written, but for small fields.
+std::size_t BytesKept(const InferenceRequest& request,
+                      const absl::StatusOr<InferenceReply>& reply) {
+  std::size_t bytes =
+      request.bytes + request.observation.state.size() * sizeof(double);
+  if (const auto* noise = std::get_if<std::vector<float>>(&request.start)) {
+    bytes += noise->size() * sizeof(float);
+  }
+  if (reply.ok()) bytes += reply->actions.size() * sizeof(float);
+  return bytes;
+}
+
+}  // namespace
 
 Inference::Cancel RecordingInference::Start(InferenceRequest request,
                                             Done done) {
@@ -17,7 +35,7 @@ Inference::Cancel RecordingInference::Start(InferenceRequest request,
       std::move(request),
       [this, now_us, kept = std::move(kept),
        done = std::move(done)](absl::StatusOr<InferenceReply> reply) {
-        ring_.Add(now_us, [now_us, kept, reply] {
+        ring_.Add(now_us, BytesKept(*kept, reply), [now_us, kept, reply] {
           return ToRecording(now_us, *kept, reply).SerializeAsString();
         });
         done(std::move(reply));

@@ -21,10 +21,12 @@ class RecordRingTest : public testing::Test {
   ~RecordRingTest() override { fs::remove_all(folder_); }
 
   std::unique_ptr<RecordRing> Open(std::uint64_t max_bytes = 1000,
-                                   std::size_t max_waiting = 100) {
+                                   std::size_t max_waiting = 100,
+                                   std::size_t max_waiting_bytes = 1000) {
     auto ring = RecordRing::Create({.folder = folder_.string(),
                                     .max_bytes = max_bytes,
-                                    .max_waiting = max_waiting});
+                                    .max_waiting = max_waiting,
+                                    .max_waiting_bytes = max_waiting_bytes});
     EXPECT_TRUE(ring.ok()) << ring.status();
     return *std::move(ring);
   }
@@ -55,9 +57,9 @@ class RecordRingTest : public testing::Test {
 
 TEST_F(RecordRingTest, RecordsAreFilesInOrderOfTheirTime) {
   auto ring = Open();
-  ring->Add(30, [] { return "c"; });
-  ring->Add(4, [] { return "a"; });
-  ring->Add(4, [] { return "b"; });
+  ring->Add(30, 1, [] { return "c"; });
+  ring->Add(4, 1, [] { return "a"; });
+  ring->Add(4, 1, [] { return "b"; });
   ring.reset();
   EXPECT_EQ(Records(), (std::vector<std::string>{"a", "b", "c"}));
 }
@@ -65,7 +67,8 @@ TEST_F(RecordRingTest, RecordsAreFilesInOrderOfTheirTime) {
 TEST_F(RecordRingTest, TheOldestGoesWhenTheLimitIsReached) {
   auto ring = Open(/*max_bytes=*/25);
   for (int i = 0; i < 5; ++i) {
-    ring->Add(i, [i] { return std::string(10, static_cast<char>('0' + i)); });
+    ring->Add(i, 1,
+              [i] { return std::string(10, static_cast<char>('0' + i)); });
   }
   ring.reset();
   EXPECT_EQ(Records(), (std::vector<std::string>{"3333333333", "4444444444"}));
@@ -73,10 +76,10 @@ TEST_F(RecordRingTest, TheOldestGoesWhenTheLimitIsReached) {
 
 TEST_F(RecordRingTest, FilesOfAnEarlierRunCountAndGoFirst) {
   auto ring = Open(/*max_bytes=*/25);
-  for (int i = 0; i < 2; ++i) ring->Add(i, [] { return "earlier..."; });
+  for (int i = 0; i < 2; ++i) ring->Add(i, 1, [] { return "earlier..."; });
   ring = nullptr;
   ring = Open(/*max_bytes=*/25);
-  ring->Add(2, [] { return "now......."; });
+  ring->Add(2, 1, [] { return "now......."; });
   ring.reset();
   EXPECT_EQ(Records(), (std::vector<std::string>{"earlier...", "now......."}));
 }
@@ -84,17 +87,58 @@ TEST_F(RecordRingTest, FilesOfAnEarlierRunCountAndGoFirst) {
 TEST_F(RecordRingTest, WhoAddsNeverWaitsAndTheDropIsCounted) {
   auto ring = Open(/*max_bytes=*/1000, /*max_waiting=*/2);
   std::promise<void> begun, go;
-  ring->Add(0, [&] {
+  ring->Add(0, 1, [&] {
     begun.set_value();
     go.get_future().wait();  // a slow disk
     return "0";
   });
   begun.get_future().wait();
-  for (int i = 1; i < 5; ++i) ring->Add(i, [i] { return std::to_string(i); });
+  for (int i = 1; i < 5; ++i) {
+    ring->Add(i, 1, [i] { return std::to_string(i); });
+  }
   EXPECT_EQ(ring->dropped(), 2u);
   go.set_value();
   ring.reset();
   EXPECT_EQ(Records(), (std::vector<std::string>{"0", "1", "2"}));
+}
+
+TEST_F(RecordRingTest, WhatWaitsAndIsBeingWrittenIsBoundedInBytesToo) {
+  auto ring = Open(/*max_bytes=*/1000, /*max_waiting=*/100,
+                   /*max_waiting_bytes=*/10);
+  ring->Add(0, 11, [] { return "too large alone"; });
+  EXPECT_EQ(ring->dropped(), 1u);
+  std::promise<void> begun, go;
+  ring->Add(1, 6, [&] {
+    begun.set_value();
+    go.get_future().wait();  // a slow disk
+    return "1";
+  });
+  begun.get_future().wait();
+  ring->Add(2, 5, [] { return "2"; });
+  ring->Add(3, 4, [] { return "3"; });
+  ring->Add(4, 1, [] { return "4"; });
+  EXPECT_EQ(ring->dropped(), 3u);
+  go.set_value();
+  ring.reset();
+  EXPECT_EQ(Records(), (std::vector<std::string>{"1", "3"}));
+}
+
+TEST_F(RecordRingTest, WhatIsWrittenOrLostMakesRoom) {
+  auto ring = Open(/*max_bytes=*/1000, /*max_waiting=*/100,
+                   /*max_waiting_bytes=*/10);
+  fs::create_directory(FirstPath());
+  ring->Add(0, 10, [] { return "lost"; });
+  while (ring->dropped() == 0) std::this_thread::yield();
+  fs::remove(FirstPath());
+  ring->Add(1, 10, [] { return "1"; });
+  EXPECT_EQ(ring->dropped(), 1u);
+  std::uint64_t dropped = 0;
+  do {  // until the record before it is written
+    dropped = ring->dropped();
+    ring->Add(2, 10, [] { return "2"; });
+  } while (ring->dropped() > dropped);
+  ring.reset();
+  EXPECT_EQ(Records(), (std::vector<std::string>{"1", "2"}));
 }
 
 TEST_F(RecordRingTest, AFolderThatCannotBeWrittenIsRefusedAtTheStart) {
@@ -107,7 +151,7 @@ TEST_F(RecordRingTest, AFolderThatVanishedIsCountedNotFatal) {
   auto ring = Open();
   fs::remove_all(folder_);
   std::promise<void> encoded;
-  ring->Add(0, [&] {
+  ring->Add(0, 1, [&] {
     encoded.set_value();
     return "lost";
   });
@@ -121,7 +165,7 @@ TEST_F(RecordRingTest, AFolderThatVanishedIsCountedNotFatal) {
 TEST_F(RecordRingTest, AFullDiskKeepsNoDraft) {
   auto ring = Open();
   fs::create_symlink("/dev/full", FirstPath().string() + ".new");
-  ring->Add(0, [] { return "lost"; });
+  ring->Add(0, 1, [] { return "lost"; });
   while (ring->dropped() == 0) std::this_thread::yield();
   EXPECT_TRUE(fs::is_empty(folder_));
 }
@@ -129,7 +173,7 @@ TEST_F(RecordRingTest, AFullDiskKeepsNoDraft) {
 TEST_F(RecordRingTest, ADraftThatCannotBeRenamedIsDeleted) {
   auto ring = Open();
   fs::create_directory(FirstPath());
-  ring->Add(0, [] { return "lost"; });
+  ring->Add(0, 1, [] { return "lost"; });
   while (ring->dropped() == 0) std::this_thread::yield();
   fs::remove(FirstPath());
   EXPECT_TRUE(fs::is_empty(folder_));

@@ -55,6 +55,7 @@ InferenceRequest Request() {
                                  .encoding = ImageEncoding::kPng,
                                  .data = std::string_view(*storage).substr(7)}};
   request.storage = storage;
+  request.bytes = storage->size();
   return request;
 }
 
@@ -64,8 +65,10 @@ class RecordingInferenceTest : public testing::Test {
 
   // What is on disk after one request.
   v1::Recording Record(InferenceRequest request,
-                       const absl::StatusOr<InferenceReply>& reply) {
-    auto ring = *RecordRing::Create({.folder = folder_.string()});
+                       const absl::StatusOr<InferenceReply>& reply,
+                       std::size_t max_waiting_bytes = 1000) {
+    auto ring = *RecordRing::Create(
+        {.folder = folder_.string(), .max_waiting_bytes = max_waiting_bytes});
     InstantInference inference(reply);
     RecordingInference recorder(inference, *ring);
     bool answered = false;
@@ -128,6 +131,14 @@ TEST_F(RecordingInferenceTest, ARefusalIsKeptAsTheClientSawIt) {
   EXPECT_FALSE(recording.has_result());
   EXPECT_EQ(recording.error().code(),
             static_cast<int>(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(RecordingInferenceTest, WhatARecordKeepsInMemoryCountsWhileItWaits) {
+  InferenceRequest request = Request();
+  request.start = std::vector<float>{0.5f, 1.5f};
+  const std::size_t kept = 13 + 2 * sizeof(double) + (2 + 6) * sizeof(float);
+  EXPECT_FALSE(Record(request, Reply(), kept - 1).has_observation());
+  EXPECT_TRUE(Record(request, Reply(), kept).has_observation());
 }
 
 }  // namespace
