@@ -36,6 +36,11 @@ bool HoldsPath(absl::string_view text) {
 
 }  // namespace
 
+bool IsUtf8(std::string_view text) {
+  return google::protobuf::internal::IsStructurallyValidUTF8(
+      text.data(), static_cast<int>(text.size()));
+}
+
 std::string BoundedText(absl::string_view text) {
   std::string out(text.substr(0, kMaxMessageBytes));
   if (text.size() > kMaxMessageBytes) {
@@ -43,8 +48,7 @@ std::string BoundedText(absl::string_view text) {
     if (!out.empty() && (out.back() & 0x80) != 0) out.pop_back();
     out += "...";
   }
-  if (!google::protobuf::internal::IsStructurallyValidUTF8(
-          out.data(), static_cast<int>(out.size()))) {
+  if (!IsUtf8(out)) {
     for (char& c : out) {
       if ((c & 0x80) != 0) c = '?';
     }

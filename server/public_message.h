@@ -2,11 +2,16 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace piserve::server {
+
+// True for what a string of a protobuf message may hold; no parser takes a
+// message with other bytes in one.
+bool IsUtf8(std::string_view text);
 
 // `text` as at most 512 bytes of valid UTF-8.
 std::string BoundedText(absl::string_view text);

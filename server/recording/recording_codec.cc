@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "server/public_message.h"
 #include "server/rpc/codec.h"
 #include "server/rpc/status_codec.h"
 
@@ -40,7 +41,11 @@ v1::ImageEncoding ToWire(ImageEncoding encoding) {
 }
 
 void FillObservation(const Observation& from, v1::ObservationRequest& to) {
-  if (from.prompt.has_value()) to.set_prompt(std::string(*from.prompt));
+  // One byte that is not UTF-8 would spoil the whole file. All other text has
+  // been checked by now, or is the server's own.
+  if (from.prompt.has_value() && IsUtf8(*from.prompt)) {
+    to.set_prompt(std::string(*from.prompt));
+  }
   to.mutable_state()->Assign(from.state.begin(), from.state.end());
   for (const ImageView& view : from.images) {
     v1::Image* image = to.add_images();

@@ -7,9 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/stubs/common.h"
 #include "model/error.h"
 #include "piserve/v1/policy.pb.h"
+#include "server/public_message.h"
 
 namespace piserve::server::rpc {
 namespace {
@@ -144,8 +144,7 @@ class Walker {
                     const std::string& path) {
     std::string text;
     if (!input_.ReadString(&text, size)) return Malformed(path);
-    if (!google::protobuf::internal::IsStructurallyValidUTF8(
-            text.data(), static_cast<int>(text.size()))) {
+    if (!IsUtf8(text)) {
       return InvalidField(Join(path, field.name()), "NOT_UTF8",
                           "the text is not UTF-8");
     }

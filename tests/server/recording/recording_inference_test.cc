@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -139,6 +140,29 @@ TEST_F(RecordingInferenceTest, WhatARecordKeepsInMemoryCountsWhileItWaits) {
   const std::size_t kept = 13 + 2 * sizeof(double) + (2 + 6) * sizeof(float);
   EXPECT_FALSE(Record(request, Reply(), kept - 1).has_observation());
   EXPECT_TRUE(Record(request, Reply(), kept).has_observation());
+}
+
+// Over the websocket; the policy refuses it, and the record must still parse.
+TEST_F(RecordingInferenceTest, APromptThatIsNotUtf8IsLeftOut) {
+  InferenceRequest request = Request();
+  request.observation.prompt = "\xff";
+  const v1::Recording recording = Record(std::move(request), Reply());
+  EXPECT_TRUE(recording.has_observation());
+  EXPECT_FALSE(recording.observation().has_prompt());
+  EXPECT_EQ(recording.observation().request_id(), "r1");
+  EXPECT_TRUE(recording.has_result());
+}
+
+TEST_F(RecordingInferenceTest, AnyOtherPromptIsKeptAsItWas) {
+  using std::literals::operator""sv;
+  for (const std::string_view prompt : {""sv, "a\0b"sv, "机器人"sv}) {
+    InferenceRequest request = Request();
+    request.observation.prompt = prompt;
+    const v1::Recording recording = Record(std::move(request), Reply());
+    ASSERT_TRUE(recording.observation().has_prompt());
+    EXPECT_EQ(recording.observation().prompt(), prompt);
+    fs::remove_all(folder_);
+  }
 }
 
 }  // namespace
