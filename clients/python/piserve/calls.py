@@ -41,7 +41,7 @@ from piserve.errors import (
     PolicyUnavailable,
     is_retriable,
 )
-from piserve.observations import observation_request
+from piserve.observations import array_of, observation_request
 from piserve.reply import reply_of
 from piserve.robots import RobotProfile, check_policy
 
@@ -367,7 +367,7 @@ def _set_start(
             )
         request.seed = seed
     if noise is not None:
-        _set_noise(request, info, np.asarray(noise))
+        _set_noise(request, info, array_of(noise, "noise", "NOISE_SHAPE"))
 
 
 def _set_noise(

@@ -171,7 +171,7 @@ def _missing(field: str) -> InvalidObservation:
     )
 
 
-def _array(value: Any, field: str, reason: str) -> np.ndarray:
+def array_of(value: Any, field: str, reason: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:  # ragged lists, for one
@@ -181,7 +181,7 @@ def _array(value: Any, field: str, reason: str) -> np.ndarray:
 
 
 def _numbers(value: Any, field: str) -> np.ndarray:
-    array = _array(value, field, "STATE_TYPE")
+    array = array_of(value, field, "STATE_TYPE")
     if array.dtype.kind not in "fiu":
         raise InvalidObservation(
             f"got dtype {array.dtype}, want real numbers",
@@ -273,7 +273,7 @@ def _to_uint8(value: Any, field: str) -> np.ndarray:
     Raises where openpi's cast has no defined result: values that do not land in
     0..255, other integer types.
     """
-    image = _array(value, field, "IMAGE_TYPE")
+    image = array_of(value, field, "IMAGE_TYPE")
     if image.dtype == np.uint8:
         return image
     if not np.issubdtype(image.dtype, np.floating):

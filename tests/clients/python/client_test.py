@@ -96,6 +96,7 @@ def test_noise_seed_and_steps_travel(client, server):
     ("arguments", "field"),
     [
         ({"noise": np.zeros((HORIZON, 5), np.float32)}, "noise"),
+        ({"noise": [[0.0], [0.0, 1.0]]}, "noise"),
         ({"noise": np.zeros((HORIZON, NOISE_DIM), np.int32)}, "noise"),
         (
             {"noise": np.zeros((HORIZON, NOISE_DIM), "f4"), "seed": 1},
