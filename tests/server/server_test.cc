@@ -103,6 +103,21 @@ class ServerTest : public ::testing::Test {
                         response != nullptr ? response : &ignored);
   }
 
+  // Starts, and returns once the policy hangs in the wave of a request, whose
+  // status this is.
+  std::future<grpc::Status> StartAndHang(Server::Options options = Options()) {
+    FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
+    fake.act = [this](const SlotRow&, std::span<float>) {
+      acted_ = true;
+      return absl::OkStatus();
+    };
+    Start(std::move(fake), std::move(options));
+    policy_->Hang();
+    auto status = std::async(std::launch::async, [this] { return Infer(); });
+    while (!acted_) std::this_thread::yield();
+    return status;
+  }
+
   std::string Get(const std::string& path) {
     return HttpGet(server_->http_port(), path);
   }
@@ -117,6 +132,7 @@ class ServerTest : public ::testing::Test {
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::PolicyService::Stub> stub_;
   std::future<absl::StatusOr<Exit>> run_;
+  std::atomic<bool> acted_ = false;
 };
 
 TEST_F(ServerTest, IsAliveBeforeItIsReady) {
@@ -235,16 +251,7 @@ TEST_F(ServerTest, CountersAddUpAfterHammering) {
 
 // Promise 5.
 TEST_F(ServerTest, DrainAnswersWhatWasAcceptedAndEndsWell) {
-  std::atomic<int> acted = 0;
-  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
-  fake.act = [&](const SlotRow&, std::span<float>) {
-    ++acted;
-    return absl::OkStatus();
-  };
-  Start(std::move(fake));
-  policy_->Hang();
-  auto accepted = std::async(std::launch::async, [this] { return Infer(); });
-  while (acted == 0) std::this_thread::yield();
+  std::future<grpc::Status> accepted = StartAndHang();
   server_->Drain();
   while (Total(Get("/metrics"), "piserve_draining") == 0) {
     std::this_thread::yield();
@@ -260,19 +267,10 @@ TEST_F(ServerTest, DrainAnswersWhatWasAcceptedAndEndsWell) {
 
 // Promises 5 and 6: the grace is over before the watchdog has found out.
 TEST_F(ServerTest, ADeviceThatHangsInTheDrainDoesNotKeepTheRunFromEnding) {
-  std::atomic<int> acted = 0;
-  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
-  fake.act = [&](const SlotRow&, std::span<float>) {
-    ++acted;
-    return absl::OkStatus();
-  };
   Server::Options options = Options();
   options.config.drain_grace = absl::Milliseconds(50);
   options.config.watchdog.floor = absl::Milliseconds(400);
-  Start(std::move(fake), std::move(options));
-  policy_->Hang();
-  auto lost = std::async(std::launch::async, [this] { return Infer(); });
-  while (acted == 0) std::this_thread::yield();
+  std::future<grpc::Status> lost = StartAndHang(std::move(options));
   server_->Drain();
   EXPECT_EQ(lost.get().error_code(), grpc::StatusCode::UNAVAILABLE);
   ASSERT_EQ(run_.wait_for(std::chrono::seconds(5)), std::future_status::ready);
@@ -292,16 +290,7 @@ TEST_F(ServerTest, DeviceFaultEndsTheRunAtOnce) {
 TEST_F(ServerTest, HangingDeviceIsAnsweredForAndEndsTheRun) {
   Server::Options options = Options();
   options.config.watchdog.floor = absl::Milliseconds(100);
-  std::atomic<int> acted = 0;
-  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
-  fake.act = [&](const SlotRow&, std::span<float>) {
-    ++acted;
-    return absl::OkStatus();
-  };
-  Start(std::move(fake), std::move(options));
-  policy_->Hang();
-  auto lost = std::async(std::launch::async, [this] { return Infer(); });
-  while (acted == 0) std::this_thread::yield();
+  std::future<grpc::Status> lost = StartAndHang(std::move(options));
   const grpc::Status status = lost.get();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), HasSubstr("device"));

@@ -47,6 +47,21 @@ class RecordRingTest : public testing::Test {
     return records;
   }
 
+  struct SlowDisk {
+    std::promise<void> begun, go;
+  };
+  // Adds a record, which is its time, and returns once it is being written: to
+  // be done when `disk` may go on.
+  static void AddSlow(RecordRing& ring, std::int64_t time_us, std::size_t bytes,
+                      SlowDisk& disk) {
+    ring.Add(time_us, bytes, [&disk, time_us] {
+      disk.begun.set_value();
+      disk.go.get_future().wait();
+      return std::to_string(time_us);
+    });
+    disk.begun.get_future().wait();
+  }
+
   // Where the first record of time 0 goes.
   fs::path FirstPath() const { return folder_ / "0000000000000000-000000.rec"; }
 
@@ -86,18 +101,13 @@ TEST_F(RecordRingTest, FilesOfAnEarlierRunCountAndGoFirst) {
 
 TEST_F(RecordRingTest, WhoAddsNeverWaitsAndTheDropIsCounted) {
   auto ring = Open(/*max_bytes=*/1000, /*max_waiting=*/2);
-  std::promise<void> begun, go;
-  ring->Add(0, 1, [&] {
-    begun.set_value();
-    go.get_future().wait();  // a slow disk
-    return "0";
-  });
-  begun.get_future().wait();
+  SlowDisk disk;
+  AddSlow(*ring, 0, 1, disk);
   for (int i = 1; i < 5; ++i) {
     ring->Add(i, 1, [i] { return std::to_string(i); });
   }
   EXPECT_EQ(ring->dropped(), 2u);
-  go.set_value();
+  disk.go.set_value();
   ring.reset();
   EXPECT_EQ(Records(), (std::vector<std::string>{"0", "1", "2"}));
 }
@@ -107,18 +117,13 @@ TEST_F(RecordRingTest, WhatWaitsAndIsBeingWrittenIsBoundedInBytesToo) {
                    /*max_waiting_bytes=*/10);
   ring->Add(0, 11, [] { return "too large alone"; });
   EXPECT_EQ(ring->dropped(), 1u);
-  std::promise<void> begun, go;
-  ring->Add(1, 6, [&] {
-    begun.set_value();
-    go.get_future().wait();  // a slow disk
-    return "1";
-  });
-  begun.get_future().wait();
+  SlowDisk disk;
+  AddSlow(*ring, 1, 6, disk);
   ring->Add(2, 5, [] { return "2"; });
   ring->Add(3, 4, [] { return "3"; });
   ring->Add(4, 1, [] { return "4"; });
   EXPECT_EQ(ring->dropped(), 3u);
-  go.set_value();
+  disk.go.set_value();
   ring.reset();
   EXPECT_EQ(Records(), (std::vector<std::string>{"1", "3"}));
 }
