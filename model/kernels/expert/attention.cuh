@@ -167,7 +167,7 @@ __device__ __forceinline__ void Softmax(const Block& b, int tile,
     }
   }
 #pragma unroll
-  for (int i = 0; i < 16; ++i) p[i] = PackBf16(s[2 * i], s[2 * i + 1]);
+  for (int i = 0; i < 16; ++i) p[i] = PackPair(s[2 * i], s[2 * i + 1]);
 }
 
 // A tile's scores and its product with the values.
@@ -251,8 +251,8 @@ __device__ __forceinline__ void SendSplit(const Block& b,
       v[4 * i + 3] = (upper ? w[5] : w[7]) * f + x.w * h;
     }
     StorePacket(to + q * (kRows * 16),
-                make_uint4(PackTagged(v[0], v[1], tag), PackBf16(v[2], v[3]),
-                           PackBf16(v[4], v[5]), PackBf16(v[6], v[7])));
+                make_uint4(PackTagged(v[0], v[1], tag), PackPair(v[2], v[3]),
+                           PackPair(v[4], v[5]), PackPair(v[6], v[7])));
   }
   if (b.quad == 0) {
     StorePacket(b.mail + Workspace::kSplitStats + (place * kRows + row) * 16,
@@ -345,10 +345,10 @@ __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
   // The upper of two rows sends columns 0 to 3 of both, the lower 4 to 7.
   const bool upper = (b.lane & 4) == 0;
   const std::uint32_t w0 =
-      upper ? PackTagged(o[0], o[1], tag) : PackBf16(o[0], o[1]);
+      upper ? PackTagged(o[0], o[1], tag) : PackPair(o[0], o[1]);
   const std::uint32_t w2 =
-      upper ? PackTagged(o[4], o[5], tag) : PackBf16(o[4], o[5]);
-  const std::uint32_t w1 = PackBf16(o[2], o[3]), w3 = PackBf16(o[6], o[7]);
+      upper ? PackTagged(o[4], o[5], tag) : PackPair(o[4], o[5]);
+  const std::uint32_t w1 = PackPair(o[2], o[3]), w3 = PackPair(o[6], o[7]);
   const std::uint32_t far0 = __shfl_xor_sync(~0u, upper ? w2 : w0, 4);
   const std::uint32_t far1 = __shfl_xor_sync(~0u, upper ? w3 : w1, 4);
   const int upper_row = b.OwnRow() & ~8;

@@ -26,11 +26,11 @@
 // adaptive norms, the shift's product with the matrix are applied to the FP32
 // accumulator. Every sum has a fixed order.
 //
-// The rows of a wave, called sequences here because a row is a token, take turns
-// in every stage: its weights are read once, and a sequence's exchange passes
-// under the others' work. What every further one costs, half a layer's time,
-// goes mostly into its own activations and keys, which many blocks read from L2
-// (about 60 MB a layer).
+// The rows of a wave, called sequences here because a row is a token, take
+// turns in every stage: its weights are read once, and a sequence's exchange
+// passes under the others' work. What every further one costs, half a layer's
+// time, goes mostly into its own activations and keys, which many blocks read
+// from L2 (about 60 MB a layer).
 namespace piserve::kernels {
 namespace expert {
 namespace {
@@ -138,7 +138,7 @@ __device__ __forceinline__ void RunLayer(Block& b, int step, int layer) {
                                  static_cast<long>(time) * kShiftRow +
                                  layer * kLayerShift;
   ForEachSequence<kMany>(b, [&] {
-    if (kMany) LoadRope(b);
+    if (kMany) LoadRope(b);  // all sequences' would not fit registers
     if (GroupCount(b.id) == 3) {
       Qkv<3>(b, layer, shift, in_tag, tag);
     } else {

@@ -39,8 +39,8 @@ __device__ __forceinline__ void SendQueries(const Block& b, const float* d,
   const Pair p3 = Rotate(d[6] + y.z, d[7] + y.w, s1, add[1], b.rope[3]);
   if (b.row0 >= b.rows) return;
   StorePacket(b.mail + Workspace::kQuery + FragmentAt(b.id, b.warp & 3, b.lane),
-              make_uint4(PackTagged(p0.u, p0.v, tag), PackBf16(p1.u, p1.v),
-                         PackBf16(p2.u, p2.v), PackBf16(p3.u, p3.v)));
+              make_uint4(PackTagged(p0.u, p0.v, tag), PackPair(p1.u, p1.v),
+                         PackPair(p2.u, p2.v), PackPair(p3.u, p3.v)));
 }
 
 // Keys or values: the second warpgroup finishes the block's 8 columns, by token
@@ -61,7 +61,7 @@ __device__ __forceinline__ void SendKeyOrValue(const Block& b, int layer,
     const bool state = b.HasState() && row == b.horizon;
     const std::uint32_t word = b.quad == 0
                                    ? PackTagged(p[r].u, p[r].v, state ? 0 : tag)
-                                   : PackBf16(p[r].u, p[r].v);
+                                   : PackPair(p[r].u, p[r].v);
     uint4 packet;
     packet.x = __shfl_sync(~0u, word, first);
     packet.y = __shfl_sync(~0u, word, first + 1);
@@ -173,13 +173,14 @@ __device__ __forceinline__ void GateUp(Block& b, const float* shift,
 #pragma unroll
   for (int n = 0; n < 4; ++n) {
     u[n] = Gelu(e[4 * n] * s0 + add[n].x) * (e[4 * n + 1] * s0 + add[n].y);
-    v[n] = Gelu(e[4 * n + 2] * s1 + add[n].x) * (e[4 * n + 3] * s1 + add[n].y);
+    v[n] =
+        Gelu(e[4 * n + 2] * s1 + add[n].x) * (e[4 * n + 3] * s1 + add[n].y);
   }
   if (b.row0 >= b.rows) return;
   StorePacket(b.mail + Workspace::kGated +
                   FragmentAt(2 * b.id + b.group, b.warp & 3, b.lane),
-              make_uint4(PackTagged(u[0], u[1], tag), PackBf16(v[0], v[1]),
-                         PackBf16(u[2], u[3]), PackBf16(v[2], v[3])));
+              make_uint4(PackTagged(u[0], u[1], tag), PackPair(v[0], v[1]),
+                         PackPair(u[2], u[3]), PackPair(v[2], v[3])));
 }
 
 // 512 of down's 4096 inputs, 64 columns.
@@ -232,8 +233,8 @@ __device__ __forceinline__ void SendResidual(const Block& b,
   float square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
   const float u0 = x.x * m.gain.x, u1 = x.y * m.gain.y;
   const bool upper = (b.lane & 4) == 0;
-  const std::uint32_t w0 = upper ? PackTagged(u0, u1, tag) : PackBf16(u0, u1);
-  const std::uint32_t w1 = PackBf16(x.z * m.gain.z, x.w * m.gain.w);
+  const std::uint32_t w0 = upper ? PackTagged(u0, u1, tag) : PackPair(u0, u1);
+  const std::uint32_t w1 = PackPair(x.z * m.gain.z, x.w * m.gain.w);
   const std::uint32_t below0 = __shfl_xor_sync(~0u, w0, 4);
   const std::uint32_t below1 = __shfl_xor_sync(~0u, w1, 4);
   if ((b.lane & 5) == 0 && b.OwnRow() < b.rows) {

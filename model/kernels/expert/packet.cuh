@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "model/kernels/vector.cuh"
+
 // How blocks hand each other results. Every 16 bytes are one packet, written
 // and read by single relaxed 128-bit accesses, so that the memory model makes
 // each of them indivisible; its lowest bit is a tag that flips with every use
@@ -105,19 +107,14 @@ __device__ __forceinline__ const char* Opaque(const char* p) {
   return p;
 }
 
-__device__ __forceinline__ std::uint32_t PackBf16(float a, float b) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&v);
-}
-
-// The same with `tag` as the last bit of a's bf16; NaN stays NaN.
+// PackPair with `tag` as the last bit of a's bf16; NaN stays NaN.
 __device__ __forceinline__ std::uint32_t PackTagged(float a, float b,
                                                     unsigned tag) {
   const std::uint32_t bits = __float_as_uint(a);
   const std::uint32_t even = (bits - (tag << 16) + 0x10000u) & ~0x1FFFFu;
   std::uint32_t first = (even >> 16) + tag;
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) first = 0x7FC0u | tag;
-  return __byte_perm(first, PackBf16(0, b), 0x7610);
+  return __byte_perm(first, PackPair(0, b), 0x7610);
 }
 
 __device__ __forceinline__ uint4 TagFloats(float4 v, unsigned tag) {

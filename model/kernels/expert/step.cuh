@@ -69,8 +69,8 @@ __device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
 #pragma unroll
   for (int i = 0; i < 8; ++i) z[i] = Silu(sums[8 * thread + i] + __ldg(c + i));
   StorePacket(to + PacketAt(thread, b.id),
-              make_uint4(PackTagged(z[0], z[1], tag), PackBf16(z[2], z[3]),
-                         PackBf16(z[4], z[5]), PackBf16(z[6], z[7])));
+              make_uint4(PackTagged(z[0], z[1], tag), PackPair(z[2], z[3]),
+                         PackPair(z[4], z[5]), PackPair(z[6], z[7])));
 }
 
 // Brings what the end of a step reads back into L2, which the layers' weights
