@@ -173,8 +173,7 @@ __device__ __forceinline__ void GateUp(Block& b, const float* shift,
 #pragma unroll
   for (int n = 0; n < 4; ++n) {
     u[n] = Gelu(e[4 * n] * s0 + add[n].x) * (e[4 * n + 1] * s0 + add[n].y);
-    v[n] =
-        Gelu(e[4 * n + 2] * s1 + add[n].x) * (e[4 * n + 3] * s1 + add[n].y);
+    v[n] = Gelu(e[4 * n + 2] * s1 + add[n].x) * (e[4 * n + 3] * s1 + add[n].y);
   }
   if (b.row0 >= b.rows) return;
   StorePacket(b.mail + Workspace::kGated +
