@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/expert/cache.h"
 #include "model/kernels/expert/layout.h"
+#include "model/kernels/mma.cuh"
 
 namespace piserve::kernels::expert {
 namespace {
@@ -9,29 +10,26 @@ constexpr int kArrangeThreads = 256;
 constexpr int kTileJobs = kExpertDepth * kTiles * 2;  // keys, values
 constexpr int kClearJobs = 256;
 
-// A pair of RoPE partners, or two neighbouring value dimensions.
-__device__ unsigned Pair(const __nv_bfloat16* row, int first, int second) {
-  const auto bits = [&](int i) {
-    return static_cast<unsigned>(__bfloat16_as_ushort(row[i]));
-  };
-  return bits(first) | bits(second) << 16;
-}
-
+// Pairs of RoPE partners: four neighbouring dimensions and those 128 further.
 __device__ uint4 KeyPacket(const __nv_bfloat16* row, int column8) {
-  unsigned w[4];
-  for (int i = 0; i < 4; ++i) {
-    const int d = RopeDim(kFirstKeyGroup + column8, i);
-    w[i] = Pair(row, d, d + 128);
-  }
-  return make_uint4(w[0], w[1], w[2], w[3]);
+  static_assert(RopeDim(0, 3) == RopeDim(0, 0) + 3);
+  const int d = RopeDim(kFirstKeyGroup + column8, 0);
+  const uint2 first = *reinterpret_cast<const uint2*>(row + d);
+  const uint2 second = *reinterpret_cast<const uint2*>(row + d + 128);
+  constexpr unsigned kLow = 0x5410, kHigh = 0x7632;
+  return make_uint4(__byte_perm(first.x, second.x, kLow),
+                    __byte_perm(first.x, second.x, kHigh),
+                    __byte_perm(first.y, second.y, kLow),
+                    __byte_perm(first.y, second.y, kHigh));
 }
 
+// Two neighbouring value dimensions a word.
 __device__ uint4 ValuePacket(const __nv_bfloat16* row, int column8) {
-  unsigned w[4];
-  for (int i = 0; i < 4; ++i) {
-    w[i] = Pair(row, ValueDim(column8, 2 * i), ValueDim(column8, 2 * i + 1));
-  }
-  return make_uint4(w[0], w[1], w[2], w[3]);
+  static_assert(ValueDim(0, 1) == ValueDim(0, 0) + 1);
+  const auto pair = [&](int i) {
+    return *reinterpret_cast<const unsigned*>(row + ValueDim(column8, 2 * i));
+  };
+  return make_uint4(pair(0), pair(1), pair(2), pair(3));
 }
 
 // A tile's keys or values as the engine keeps them. A row more than 256
@@ -40,18 +38,19 @@ struct Rows {
   uint4 piece[kTileKeys][kHeadDim / 8 + 1];
 };
 
-// Zeros past the prefix.
+// Zeros past the prefix. All of a thread's pieces are on their way at once.
 __device__ void LoadRows(const __nv_bfloat16* from, int tile, int prefix,
                          Rows& rows) {
-  for (int i = threadIdx.x; i < kTileKeys * kHeadDim / 8;
-       i += kArrangeThreads) {
-    const int key = i / (kHeadDim / 8), piece = i % (kHeadDim / 8);
+  constexpr int kPieces = kHeadDim / 8;  // a key's, of 16 bytes
+#pragma unroll
+  for (int i = threadIdx.x; i < kTileKeys * kPieces; i += kArrangeThreads) {
+    const int key = i / kPieces, piece = i % kPieces;
     const long position = tile * kTileKeys + key;
-    rows.piece[key][piece] =
-        position < prefix
-            ? reinterpret_cast<const uint4*>(from + position * kHeadDim)[piece]
-            : make_uint4(0, 0, 0, 0);
+    CopyAsync16(&rows.piece[key][piece], from + position * kHeadDim + piece * 8,
+                position < prefix);
   }
+  CopyAsyncCommit();
+  CopyAsyncWait<0>();
 }
 
 // Eight keys by four packets a warp: whole sectors.
