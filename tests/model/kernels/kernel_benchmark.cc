@@ -7,7 +7,6 @@
 #include <memory>
 
 #include "model/kernels/attention.h"
-#include "model/kernels/euler_step.h"
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
@@ -274,61 +273,6 @@ KernelCase RopeCase(const char* what, int rows, int seq, int start) {
   return c;
 }
 
-KernelCase EulerCase(int batch) {
-  constexpr int kWidth = 1024, kActions = 32, kHorizon = 50;
-  KernelCase c;
-  c.name = "Euler step, rows " + std::to_string(batch);
-  const int rows = batch * kHorizon;
-  const std::size_t size = static_cast<std::size_t>(rows) * kWidth;
-  c.bytes = 4.0 * size + 2 * 4.0 * kActions * kWidth;
-  c.sets = SetsFor(c.bytes);
-  auto hidden = RandomBf16(size * c.sets), z = RandomBf16(size);
-  auto out_weight = RandomFloat(kActions * kWidth, 0, 0.03f);
-  auto in_weight = RandomFloat(kActions * kWidth, 0, 0.2f);
-  auto bias = RandomFloat(kWidth, 0, 0.1f);
-  auto dt = RandomFloat(1, -0.1f, 0);
-  auto x = RandomFloat(rows * kActions, 0, 1);
-  c.launch = [=](int set, cudaStream_t stream) {
-    EulerStepArgs args;
-    args.hidden = hidden->data() + set * size;
-    args.tokens.count = args.tokens.stride = kHorizon;
-    args.z_tokens = args.tokens;
-    args.out_weight = out_weight->data();
-    args.out_bias = bias->data();
-    args.x = x->data();
-    args.dt.base = dt->data();
-    args.in_weight = in_weight->data();
-    args.in_offset.base = bias->data();
-    args.z = z->data();
-    args.activation = Activation::kSilu;
-    args.rows = rows;
-    args.width = args.in_width = kWidth;
-    args.dim = kActions;
-    return LaunchEulerStep(args, stream);
-  };
-  c.check = [=, launch = c.launch] {
-    const auto before = x->Get();
-    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
-    const auto after = x->Get();
-    const auto w = out_weight->Get(), b = bias->Get();
-    std::vector<Bf16> h(size);
-    cudaMemcpy(h.data(), hidden->data(), size * 2, cudaMemcpyDeviceToHost);
-    for (int i = 0; i < rows * kActions; i += 13) {
-      double sum = b[i % kActions], terms = std::abs(sum);
-      for (int k = 0; k < kWidth; ++k) {
-        const double term =
-            w[i % kActions * kWidth + k] *
-            Value(h[static_cast<long>(i / kActions) * kWidth + k]);
-        sum += term;
-        terms += std::abs(term);
-      }
-      const double want = before[i] - 0.1f * sum;
-      ASSERT_NEAR(after[i], want, kWidth * kFp32Half * terms + 1e-6) << i;
-    }
-  };
-  return c;
-}
-
 std::vector<CaseMaker> Cases() {
   std::vector<CaseMaker> cases = GemmCases();
   for (CaseMaker& maker : NormGemmCases()) cases.push_back(std::move(maker));
@@ -393,9 +337,6 @@ std::vector<CaseMaker> Cases() {
   cases.push_back([] { return RopeCase("suffix, rows 64", 64, 50, 816); });
   cases.push_back([] { return RopeCase("prefix, rows 1", 1, 816, 0); });
   cases.push_back([] { return RopeCase("prefix, rows 8", 8, 816, 0); });
-  cases.push_back([] { return EulerCase(1); });
-  cases.push_back([] { return EulerCase(8); });
-  cases.push_back([] { return EulerCase(64); });
   return cases;
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/suffix.h"
 
-#include "model/kernels/euler_step.h"
 #include "tests/model/kernels/device.h"
 
 namespace piserve::kernels {
@@ -182,83 +181,6 @@ TEST_F(SuffixTest, ActionStepEqualsItsTwin) {
     ExpectWithin(velocity.Get(), want_v, "v");
     ExpectWithin(x.Get(), want_x, "x");
   }
-}
-
-TEST_F(SuffixTest, EulerStepEqualsItsTwinAndFeedsTheNextStep) {
-  for (const Case& c : Cases()) {
-    const StepInputs in(c);
-    const auto in_weight = Normal(c.dim * c.width, 5, 0.2f);
-    const auto offset = Normal(3 * c.width, 6);
-    DeviceArray<Bf16> hidden(in.hidden), z(in.hidden.size());
-    DeviceArray<float> weight(in.weight), bias(in.bias), x(in.x), dt(in.dt);
-    DeviceArray<float> velocity(in.x.size()), in_weight_d(in_weight);
-    DeviceArray<float> offset_d(offset);
-    DeviceArray<int> step(std::vector<int>{2});
-    EulerStepArgs args;
-    args.hidden = hidden.data();
-    args.tokens = TokensOf(c);
-    args.out_weight = weight.data();
-    args.out_bias = bias.data();
-    args.x = x.data();
-    args.velocity = velocity.data();
-    args.dt = Table(dt.data(), step.data(), 1);
-    args.in_weight = in_weight_d.data();
-    args.in_offset = Table(offset_d.data(), step.data(), c.width);
-    args.z = z.data();
-    args.z_tokens = TokensOf(c);
-    args.activation = c.activation;
-    args.rows = c.batch * c.horizon;
-    args.width = c.width;
-    args.dim = c.dim;
-    args.in_width = c.width;
-    ASSERT_EQ(LaunchEulerStep(args, nullptr), cudaSuccess);
-    std::vector<Expected> want_v, want_x;
-    StepTwin(c, in, in.dt[2], want_v, want_x);
-    ExpectWithin(velocity.Get(), want_v, "v");
-    const auto moved = x.Get();
-    ExpectWithin(moved, want_x, "x");
-    // z is made of x as it was rounded.
-    std::vector<Expected> want_z(moved.size() / c.dim * c.width);
-    ParallelFor(args.rows, [&](int r) {
-      for (int o = 0; o < c.width; ++o) {
-        want_z[static_cast<std::size_t>(r) * c.width + o] = Activated(
-            c.activation, Dot(in_weight.data() + o, c.width,
-                              Row(moved, r, c.dim), offset[2 * c.width + o]));
-      }
-    });
-    ExpectTokens(c, z.Get(), c.width, want_z);
-  }
-}
-
-TEST_F(SuffixTest, ARowsStepDoesNotDependOnHowManyThereAre) {
-  const Case many{64, 50, 1024, 32, 0, Activation::kSilu};
-  const Case one{1, 50, 1024, 32, 0, Activation::kSilu};
-  const StepInputs in(many);
-  const auto in_weight = Normal(32 * 1024, 5, 0.2f);
-  const auto run = [&](const Case& c) {
-    DeviceArray<Bf16> hidden(in.hidden), z(50 * 1024 * c.batch);
-    DeviceArray<float> weight(in.weight), bias(in.bias), x(in.x), dt(in.dt);
-    DeviceArray<float> in_weight_d(in_weight);
-    EulerStepArgs args;
-    args.hidden = hidden.data();
-    args.tokens = TokensOf(c);
-    args.out_weight = weight.data();
-    args.out_bias = bias.data();
-    args.x = x.data();
-    args.dt = Table(dt.data(), nullptr, 0);
-    args.in_weight = in_weight_d.data();
-    args.in_offset = Table(weight.data(), nullptr, 0);
-    args.z = z.data();
-    args.z_tokens = TokensOf(c);
-    args.rows = c.batch * c.horizon;
-    args.width = args.in_width = 1024;
-    args.dim = 32;
-    EXPECT_EQ(LaunchEulerStep(args, nullptr), cudaSuccess);
-    auto result = z.Get();
-    result.resize(50 * 1024);
-    return result;
-  };
-  EXPECT_TRUE(SameBits(run(many), run(one)));
 }
 
 }  // namespace
