@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/launch.cuh"
 #include "model/kernels/wave.h"
 
 namespace piserve::kernels {
@@ -90,7 +91,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void AdvanceKernel(int* step) { *step += 1; }
+__global__ void AdvanceKernel(int* step) {
+  LetNextStart();
+  WaitForPrevious();
+  *step += 1;
+}
 
 }  // namespace
 
@@ -110,8 +115,10 @@ cudaError_t LaunchBeginMicroWave(const WaveInput& wave, int* next, int rows,
 }
 
 cudaError_t LaunchAdvance(int* step, cudaStream_t stream) {
-  AdvanceKernel<<<1, 1, 0, stream>>>(step);
-  return cudaGetLastError();
+  LaunchShape shape;
+  shape.grid = dim3(1);
+  shape.threads = 1;
+  return Launch(AdvanceKernel, shape, stream, step);
 }
 
 }  // namespace piserve::kernels
