@@ -107,7 +107,7 @@ void DenoiseStage::Embed() {
   launcher_.Run("action projection", [&](cudaStream_t stream) {
     return kernels::LaunchSmallLinear(
         {.x = Data<float>(b_.x),
-         .weight = Data<float>(weights_.suffix.action_in),
+         .weight = Data<float>(weights_.suffix.action_in_transposed),
          .bias = {.base = Data<float>(bias),
                   .step = mixes ? Data<int>(b_.step) : nullptr,
                   .stride = bias.stride(0)},
@@ -135,7 +135,7 @@ void DenoiseStage::EmbedState() {
   launcher_.Run("state projection", [&](cudaStream_t stream) {
     return kernels::LaunchSmallLinear(
         {.x = Data<float>(b_.state),
-         .weight = Data<float>(weights_.suffix.state),
+         .weight = Data<float>(weights_.suffix.state_transposed),
          .bias = {.base = Data<float>(weights_.suffix.state_bias)},
          .y = Data<Bf16>(b_.suffix_x),
          .tokens = {.count = 1, .first = 0, .stride = per_row_},

@@ -29,6 +29,10 @@ namespace {
 
 int RoundUpTo8(int n) { return (n + 7) / 8 * 8; }
 
+at::Tensor Transposed(const at::Tensor& matrix) {
+  return matrix.t().contiguous();
+}
+
 // Zeros after the last element of dimension `dim` up to `size`.
 at::Tensor PadTo(const at::Tensor& x, int dim, std::int64_t size) {
   std::vector<std::int64_t> pad(2 * (x.dim() - dim), 0);
@@ -201,6 +205,7 @@ void Packer::PackSuffix(SuffixWeights& to) {
   to.action_out = load_.Outer("action_out_proj.weight");
   to.action_out_bias = load_.Outer("action_out_proj.bias");
   Stop();
+  to.action_in_transposed = Transposed(to.action_in);
   if (variant_.pi05) return;
   const at::Tensor mix = load_.Outer("action_time_mlp_in.weight");
   const at::Tensor out = load_.Outer("action_time_mlp_out.weight");
@@ -212,6 +217,8 @@ void Packer::PackSuffix(SuffixWeights& to) {
   to.action_in =
       at::matmul(action_half.to(at::kDouble), to.action_in.to(at::kDouble))
           .to(at::kFloat);
+  to.action_in_transposed = Transposed(to.action_in);
+  to.state_transposed = Transposed(to.state);
   to.mix_out = out.to(at::kBFloat16);
   to.mix_out_bias = bias.to(at::kBFloat16);
 }

@@ -72,6 +72,8 @@ struct SuffixWeights {
   at::Tensor mix_out, mix_out_bias;        // pi0: bf16 action_time_mlp_out
   at::Tensor state, state_bias;            // pi0: [width, action_dim]
   at::Tensor action_out, action_out_bias;  // [action_dim, width]
+  // [action_dim, width]: action_in and state as kernels/suffix.h wants them.
+  at::Tensor action_in_transposed, state_transposed;
 };
 
 // What changes from step to step, for all step counts one after another.
