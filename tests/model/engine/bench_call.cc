@@ -10,8 +10,8 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "model/engine/energy_meter.h"
 #include "model/noise.h"
-#include "tests/model/engine/energy_meter.h"
 #include "tests/support/synthetic_inputs.h"
 
 namespace piserve::engine {

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "model/engine/cuda_status.h"
-#include "tests/model/engine/energy_meter.h"
+#include "model/engine/energy_meter.h"
 
 namespace piserve::engine {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/model/engine/energy_meter.h"
+#include "model/engine/energy_meter.h"
 
 #include <dlfcn.h>
 
