@@ -85,12 +85,12 @@ absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
   if (!filled.ok()) return filled.status();
   std::unique_ptr<Slot> slot = *std::move(filled);
   CallTimes times;
-  EnergyMeter meter;
+  const EnergyMeter meter(PciBusId(0));
   double start_joules = 0;
   Clock::time_point begin;
   for (int i = -kWarmUps; i < calls; ++i) {
     if (i == 0) {
-      start_joules = meter.Joules();
+      start_joules = meter.Joules().value_or(0);
       begin = Clock::now();
     }
     const auto start = Clock::now();
@@ -106,7 +106,7 @@ absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
           absl::ToDoubleMilliseconds(stage.duration));
     }
   }
-  times.joules = meter.Joules() - start_joules;
+  times.joules = meter.Joules().value_or(0) - start_joules;
   times.seconds = MillisecondsSince(begin) / 1000;
   const std::span<const float> actions = slot->row(0).actions;
   times.actions.assign(actions.begin(), actions.end());

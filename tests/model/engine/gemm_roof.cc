@@ -29,7 +29,7 @@ absl::StatusOr<GemmRoof> Measure(absl::Duration duration) {
   };
   const at::Tensor a = normal(), b = normal();
   at::Tensor c = at::empty_like(a);
-  const EnergyMeter meter;
+  const EnergyMeter meter(PciBusId(0));
   GemmRoof roof;
   int products = 0;
   double joules = 0;
@@ -38,17 +38,17 @@ absl::StatusOr<GemmRoof> Measure(absl::Duration duration) {
   for (absl::Time now = start; now < start + duration; now = absl::Now()) {
     if (products == 0 && now - start > duration / 2) {
       counted = now;
-      joules = meter.Joules();
+      joules = meter.Joules().value_or(0);
     }
     for (int i = 0; i < kBatch; ++i) at::mm_out(c, a, b);
-    roof.mhz = meter.ClockMhz();
+    roof.mhz = meter.ClockMhz().value_or(0);
     absl::Status s = CudaStatus(cudaDeviceSynchronize(), "the GEMM roof");
     if (!s.ok()) return s;
     if (counted != start) products += kBatch;
   }
   const double seconds = absl::ToDoubleSeconds(absl::Now() - counted);
   roof.tflops = 2.0 * kSize * kSize * kSize * products / seconds / 1e12;
-  roof.watts = (meter.Joules() - joules) / seconds;
+  roof.watts = (meter.Joules().value_or(0) - joules) / seconds;
   return roof;
 }
 
