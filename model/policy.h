@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -74,6 +75,33 @@ struct Capabilities {
   int max_rows() const { return batch_sizes.back(); }
 };
 
+// Bytes of a device once a policy is ready; it takes no more later on.
+struct DeviceMemory {
+  double weights = 0;  // the policy's, in every layout that it keeps
+  double buffers = 0;  // the policy's activations, caches and workspaces
+  double free = 0;     // of the device
+  double total = 0;    // of the device
+};
+
+struct CapturedGraph {
+  std::string stage;  // "vision", "prefill", "denoise"
+  int rows = 1;       // that it computes at once
+  // Denoising steps that it takes: "none", "first" or "later" (one), "all".
+  std::string steps;
+};
+
+// What a policy tells of the GPU that it runs on.
+struct DeviceFacts {
+  // Joules that the device has used since some time in the past, whoever used
+  // it; absent where that is not known. Asks the device's driver, so it may
+  // never return. One thread at a time; it may outlive the policy.
+  using Energy = std::function<std::optional<double>()>;
+
+  DeviceMemory memory;
+  std::vector<CapturedGraph> graphs;
+  Energy energy;  // null: unknown for good
+};
+
 // A network ready to run: from model inputs to normalised actions.
 //
 // Thread-safe. Submit enqueues and returns: it never waits for the device.
@@ -102,6 +130,11 @@ class Policy {
 
   // False for good after a device fault.
   virtual bool healthy() const = 0;
+
+  // As of the policy's start; absent where it runs on a CPU.
+  virtual std::optional<DeviceFacts> device_facts() const {
+    return std::nullopt;
+  }
 };
 
 }  // namespace piserve

@@ -187,9 +187,11 @@ Metrics::Metrics()
       gpu_busy_seconds_(CounterFamily("gpu_busy_seconds_total",
                                       "Time that a GPU was running waves.")),
       gpu_energy_joules_(
-          CounterFamily("gpu_energy_joules_total", "Energy that a GPU used.")),
+          CounterFamily("gpu_energy_joules_total",
+                        "Energy that a GPU used, whoever used it.")),
       gpu_memory_bytes_(
-          GaugeFamily("gpu_memory_bytes", "Memory of a GPU by use.")),
+          GaugeFamily("gpu_memory_bytes",
+                      "Memory of a GPU by use when its policies were ready.")),
       device_stage_seconds_(
           HistogramFamily("stage_device_seconds",
                           "Time of a wave in each stage of the network.")),
@@ -201,8 +203,7 @@ Metrics::Metrics()
           "predicted_error_ratio", "Measured over predicted time of a wave.")),
       ready_(GaugeFamily("ready", "1 while requests are taken.").Add({})),
       draining_(GaugeFamily("draining", "1 once shutdown has begun.").Add({})),
-      graph_captured_(
-          GaugeFamily("graph_captured", "1 for each captured graph.")),
+      graph_captured_(GaugeFamily("graph_captured", "Captured graphs.")),
       model_load_seconds_(
           GaugeFamily("model_load_seconds", "Time to load a policy.")),
       warmup_seconds_(GaugeFamily("warmup_seconds",
@@ -240,7 +241,6 @@ void Metrics::AddPolicy(const ModelFacts& facts) {
       .Set(absl::ToDoubleSeconds(facts.load_time));
   if (facts.kind == DeviceKind::kGpu) {
     gpu_busy_seconds_.Add({{"device", facts.device}});
-    gpu_energy_joules_.Add({{"device", facts.device}});
   }
 }
 
@@ -253,21 +253,27 @@ void Metrics::SetWarmup(absl::Duration elapsed) {
   warmup_seconds_.Set(absl::ToDoubleSeconds(elapsed));
 }
 
-void Metrics::SetGpuMemory(const std::string& device, const std::string& kind,
-                           double bytes) {
-  gpu_memory_bytes_.Add({{"device", device}, {"kind", kind}}).Set(bytes);
+void Metrics::AddGpu(const std::string& device, const DeviceMemory& memory,
+                     const std::vector<CapturedGraph>& graphs) {
+  const auto bytes = [&](const char* kind) -> prometheus::Gauge& {
+    return gpu_memory_bytes_.Add({{"device", device}, {"kind", kind}});
+  };
+  bytes("weights").Increment(memory.weights);
+  bytes("buffers").Increment(memory.buffers);
+  bytes("free").Set(memory.free);
+  bytes("other").Set(memory.total - memory.free - bytes("weights").Value() -
+                     bytes("buffers").Value());
+  for (const CapturedGraph& graph : graphs) {
+    graph_captured_
+        .Add({{"stage", graph.stage},
+              {"size", std::to_string(graph.rows)},
+              {"steps", graph.steps}})
+        .Increment();
+  }
 }
 
 void Metrics::AddGpuEnergy(const std::string& device, double joules) {
   gpu_energy_joules_.Add({{"device", device}}).Increment(joules);
-}
-
-void Metrics::SetGraphCaptured(const std::string& stage, int size, int steps) {
-  graph_captured_
-      .Add({{"stage", stage},
-            {"size", std::to_string(size)},
-            {"steps", std::to_string(steps)}})
-      .Set(1);
 }
 
 void Metrics::OnQueue(const batching::QueueGauges& gauges) {

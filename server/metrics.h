@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "batching/observer.h"
+#include "model/policy.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
@@ -42,9 +43,9 @@ struct ModelFacts {
 //
 // Series appear with the first thing they count, the important ones at 0 from
 // the start. GPU series (gpu_busy_seconds_total, gpu_energy_joules_total,
-// gpu_memory_bytes) exist only for devices that are GPUs.
+// gpu_memory_bytes, graph_captured) exist only for devices that are GPUs.
 //
-// Thread-safe, except that AddPolicy comes before the first request.
+// Thread-safe, except that AddPolicy and AddGpu come before the first request.
 class Metrics : public batching::Observer,
                 public rpc::CallObserver,
                 public DispatchObserver {
@@ -56,10 +57,14 @@ class Metrics : public batching::Observer,
 
   void SetState(ServerState state);
   void SetWarmup(absl::Duration elapsed);
-  void SetGpuMemory(const std::string& device, const std::string& kind,
-                    double bytes);
+
+  // What one more policy on a GPU took and captured. Several add up; what is
+  // free of the device, and what is neither theirs nor free, is as the last one
+  // found it.
+  void AddGpu(const std::string& device, const DeviceMemory& memory,
+              const std::vector<CapturedGraph>& graphs);
+  // The series begins with the first, which may be of 0 J.
   void AddGpuEnergy(const std::string& device, double joules);
-  void SetGraphCaptured(const std::string& stage, int size, int steps);
 
   const std::shared_ptr<prometheus::Registry>& registry() const {
     return registry_;

@@ -264,10 +264,23 @@ absl::Status Server::LoadPolicies() {
               {"precision", policy->policy->capabilities().precision},
               {"model_digest", policy->model_digest},
               {"seconds", absl::ToDoubleSeconds(policy->load_time)}});
-    metrics_.AddPolicy(FactsOf(*policy));
+    AddMetricsOf(*policy);
     host_.Add(*std::move(policy));
   }
   return absl::OkStatus();
+}
+
+void Server::AddMetricsOf(const HostedPolicy& policy) {
+  metrics_.AddPolicy(FactsOf(policy));
+  const std::optional<DeviceFacts> facts = policy.policy->device_facts();
+  if (!facts.has_value()) return;
+  const std::string& device = policy.device;
+  metrics_.AddGpu(device, facts->memory, facts->graphs);
+  if (facts->energy == nullptr || energy_.contains(device)) return;
+  energy_[device] = std::make_unique<EnergySampler>(EnergySampler::Options{
+      .energy = facts->energy, .used = [this, device](double joules) {
+        metrics_.AddGpuEnergy(device, joules);
+      }});
 }
 
 absl::Status Server::Open() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <ostream>
@@ -13,6 +14,7 @@
 #include "absl/time/time.h"
 #include "batching/mutex.h"
 #include "server/config.h"
+#include "server/energy_sampler.h"
 #include "server/hosted_policy.h"
 #include "server/http.h"
 #include "server/logging.h"
@@ -93,6 +95,7 @@ class Server : public rpc::ServerControl {
   absl::Status BindHttp();
   absl::Status WritePortFile() const;
   absl::Status LoadPolicies();
+  void AddMetricsOf(const HostedPolicy& policy);
   absl::Status Open();
   std::string ReadyLine() const;
   void StopListeners(absl::Duration grace);
@@ -107,6 +110,8 @@ class Server : public rpc::ServerControl {
   const absl::Time started_;
   Logger log_;
   Metrics metrics_;
+  // By device; uses metrics_.
+  std::map<std::string, std::unique_ptr<EnergySampler>> energy_;
   RequestLog request_log_;
   std::unique_ptr<RecordRing> records_;  // null: off
   std::unique_ptr<Inference> recorder_;  // in front of host_; likewise

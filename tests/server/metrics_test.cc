@@ -3,6 +3,7 @@
 
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -70,9 +71,9 @@ void Exercise(Metrics& metrics, DeviceKind kind) {
 TEST(MetricsTest, EveryMetricOfTheContractIsExportedWithItsHelp) {
   Metrics metrics;
   Exercise(metrics, DeviceKind::kGpu);
-  metrics.SetGpuMemory("gpu0", "weights", 7e9);
+  metrics.AddGpu("gpu0", {.weights = 7e9, .total = 8e10},
+                 {{.stage = "denoise", .rows = 8, .steps = "first"}});
   metrics.AddGpuEnergy("gpu0", 12.5);
-  metrics.SetGraphCaptured("denoise", 8, 10);
   const std::string page = Page(metrics);
   for (const char* name : {"requests_received_total",
                            "requests_completed_total",
@@ -174,11 +175,59 @@ TEST(MetricsTest, NetworkStagesAreCountedByWaveOnly) {
 TEST(MetricsTest, GpuSeriesExistOnlyForGpus) {
   Metrics metrics;
   Exercise(metrics, DeviceKind::kCpu);
-  EXPECT_THAT(Page(metrics), Not(HasSubstr("gpu_busy_seconds_total{")));
+  for (const char* series : {"gpu_busy_seconds_total{", "gpu_energy_joules",
+                             "gpu_memory_bytes{", "graph_captured{"}) {
+    EXPECT_THAT(Page(metrics), Not(HasSubstr(series)));
+  }
   Metrics gpu;
   Exercise(gpu, DeviceKind::kGpu);
   EXPECT_THAT(Page(gpu),
               HasSubstr("gpu_busy_seconds_total{device=\"gpu0\"} 0.03"));
+}
+
+// Two policies on a device of 80 GB, of which something else has 3 GB.
+TEST(MetricsTest, MemoryOfAGpuAddsUpToAllOfIt) {
+  Metrics metrics;
+  metrics.AddGpu("gpu0",
+                 {.weights = 7e9, .buffers = 2e9, .free = 68e9, .total = 80e9},
+                 {});
+  metrics.AddGpu("gpu0",
+                 {.weights = 6e9, .buffers = 1e9, .free = 61e9, .total = 80e9},
+                 {});
+  const std::string page = Page(metrics);
+  for (const auto& [kind, bytes] :
+       {std::pair("weights", "13000000000"), std::pair("buffers", "3000000000"),
+        std::pair("free", "61000000000"), std::pair("other", "3000000000")}) {
+    EXPECT_THAT(page, HasSubstr(std::string("piserve_gpu_memory_bytes"
+                                            "{device=\"gpu0\",kind=\"") +
+                                kind + "\"} " + bytes + "\n"));
+  }
+}
+
+// Prefixes of other cameras and prompts have graphs of their own.
+TEST(MetricsTest, GraphsAreCounted) {
+  const CapturedGraph vision = {.stage = "vision", .rows = 4, .steps = "none"};
+  Metrics metrics;
+  metrics.AddGpu(
+      "gpu0", {},
+      {vision, vision, {.stage = "denoise", .rows = 2, .steps = "all"}});
+  const std::string page = Page(metrics);
+  EXPECT_THAT(page, HasSubstr("piserve_graph_captured{size=\"4\","
+                              "stage=\"vision\",steps=\"none\"} 2"));
+  EXPECT_THAT(page, HasSubstr("piserve_graph_captured{size=\"2\","
+                              "stage=\"denoise\",steps=\"all\"} 1"));
+}
+
+// 0 J would be a lie where nobody knows.
+TEST(MetricsTest, EnergyIsExportedOnceItIsKnown) {
+  const std::string series = "piserve_gpu_energy_joules_total{device=\"gpu0\"}";
+  Metrics metrics;
+  Exercise(metrics, DeviceKind::kGpu);
+  EXPECT_THAT(Page(metrics), Not(HasSubstr(series)));
+  metrics.AddGpuEnergy("gpu0", 0);
+  EXPECT_THAT(Page(metrics), HasSubstr(series + " 0\n"));
+  metrics.AddGpuEnergy("gpu0", 12.5);
+  EXPECT_THAT(Page(metrics), HasSubstr(series + " 12.5\n"));
 }
 
 TEST(MetricsTest, StateIsOneOfReadyAndDraining) {

@@ -249,6 +249,45 @@ TEST_F(ServerTest, CountersAddUpAfterHammering) {
   EXPECT_GT(Total(page, "piserve_connections"), 0);
 }
 
+TEST_F(ServerTest, AGpuIsToldOf) {
+  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
+  fake.device_facts = {
+      .memory = {.weights = 7, .buffers = 2, .free = 10, .total = 20},
+      .graphs = {{.stage = "prefill", .rows = 8, .steps = "none"}},
+      .energy = [] { return 5e6; }};
+  Start(std::move(fake));
+  std::string page;
+  do {
+    page = Get("/metrics");
+  } while (page.find("\npiserve_gpu_energy_joules_total{") == page.npos);
+  EXPECT_EQ(Total(page, "piserve_gpu_energy_joules_total"), 0);  // so far
+  EXPECT_EQ(Total(page, "piserve_gpu_memory_bytes", "device=\"cuda:0\""), 20);
+  EXPECT_EQ(Total(page, "piserve_gpu_memory_bytes", "kind=\"weights\""), 7);
+  EXPECT_EQ(Total(page, "piserve_graph_captured", "stage=\"prefill\""), 1);
+}
+
+TEST_F(ServerTest, ADriverThatHangsHoldsNobodyUp) {
+  std::promise<void> hang;
+  std::atomic<bool> asked = false;
+  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
+  fake.device_facts.emplace().energy = [&]() -> std::optional<double> {
+    asked = true;
+    hang.get_future().wait();
+    return 0;
+  };
+  Start(std::move(fake));
+  while (!asked) std::this_thread::yield();
+  EXPECT_TRUE(Infer().ok());
+  EXPECT_THAT(Get("/metrics"), HasSubstr("piserve_gpu_busy_seconds_total{"));
+  EXPECT_THAT(Get("/"), StartsWith("HTTP/1.1 200"));
+  server_->Drain();
+  EXPECT_EQ(*run_.get(), Exit::kDrained);
+  const auto ended = std::chrono::steady_clock::now();
+  server_.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - ended, std::chrono::seconds(2));
+  hang.set_value();
+}
+
 // Promise 5.
 TEST_F(ServerTest, DrainAnswersWhatWasAcceptedAndEndsWell) {
   std::future<grpc::Status> accepted = StartAndHang();

@@ -46,7 +46,7 @@ server::HostedPolicy HostOf(const std::string& name,
   const Variant& variant = policy->capabilities().variant;
   server::HostedPolicy host;
   host.name = name;
-  host.device = "cpu";
+  host.device = policy->device_facts().has_value() ? "cuda:0" : "cpu";
   host.config = ConfigOf(policy_config, variant);
   host.pipeline = OrDie(transform::Pipeline::Create(
       host.config, variant, checkpoint::UnitNormStats(variant.action_dim),

@@ -15,9 +15,9 @@ namespace piserve::testing {
 // Sizes of a LIBERO policy on Pi0.5 whose network is never built.
 Variant FakeVariant();
 
-// A hosted policy of any network: a named configuration with statistics that
-// change nothing and the small tokenizer of tests/golden below `source_folder`.
-// Dies with a message if that cannot be read.
+// A hosted policy of any network, on a GPU if it says so: a named configuration
+// with statistics that change nothing and the small tokenizer of tests/golden
+// below `source_folder`. Dies with a message if that cannot be read.
 server::HostedPolicy HostOf(const std::string& name,
                             std::unique_ptr<Policy> policy,
                             const std::string& source_folder,

@@ -41,6 +41,8 @@ class FakePolicy : public Policy {
     std::optional<int> waves_before_fault;
     // Stages that a wave reports, with their parts of its duration.
     std::vector<std::pair<std::string, double>> stages;
+    // Absent: it runs on a CPU.
+    std::optional<DeviceFacts> device_facts;
     // Writes [H, action_dim] actions of a row and says how the row ended.
     // Default: zeros.
     std::function<absl::Status(const SlotRow& row, std::span<float> actions)>
@@ -66,6 +68,9 @@ class FakePolicy : public Policy {
   absl::StatusOr<std::unique_ptr<Slot>> AcquireSlot(int rows) override;
   void Submit(Wave wave, Completion completion) override;
   bool healthy() const override { return healthy_; }
+  std::optional<DeviceFacts> device_facts() const override {
+    return options_.device_facts;
+  }
 
   // From now on every wave fails as on a device fault, and healthy() is false.
   void Break() { healthy_ = false; }
