@@ -7,23 +7,21 @@
 #include "absl/status/status.h"
 
 namespace piserve::engine {
-namespace {
 
-double RequestedBytes() {
+double TensorBytes() {
+  if (!c10::cuda::CUDACachingAllocator::get()->initialized()) return 0;
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(
       c10::cuda::current_device());
   return static_cast<double>(stats.requested_bytes[0].current);  // of all pools
 }
 
-}  // namespace
-
 absl::StatusOr<MemoryNeed> MemoryNeed::Measure(const Variant& variant,
                                                const EngineWeights& weights,
                                                RopeTable rope) {
   const auto bytes = [&](const Capacity& capacity) {
-    const double before = RequestedBytes();
+    const double before = TensorBytes();
     const Buffers buffers(variant, weights, capacity, rope);
-    return RequestedBytes() - before;
+    return TensorBytes() - before;
   };
   try {
     MemoryNeed need;

@@ -9,6 +9,9 @@
 
 namespace piserve::engine {
 
+// Bytes of all tensors on the current device. Asks torch, not the device.
+double TensorBytes();
+
 // Device memory that buffers take, without taking it: bytes are affine in the
 // rows of a wave and of a micro-wave.
 class MemoryNeed {

@@ -2,6 +2,7 @@
 #include "model/engine/network.h"
 
 #include <ATen/Context.h>
+#include <ATen/cuda/CUDAContextLight.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -101,11 +102,15 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
       absl::WrapUnique(new Network(weights.variant(), std::move(options)));
   const c10::cuda::CUDAStreamGuard guard(network->stream_);
   const Optimisations& optimisations = network->options_.optimisations;
+  const double before = TensorBytes();
   auto loaded = LoadWeights(
       weights, network->options_.step_counts,
       optimisations.fused_geglu ? GateUp::kPacked : GateUp::kGateFirst);
   if (!loaded.ok()) return loaded.status();
   network->weights_ = *std::move(loaded);
+  at::cuda::clearCublasWorkspaces();  // only what is folded into weights wants
+                                      // it
+  network->loaded_bytes_ = TensorBytes() - before;
   auto gemms = GemmBook::Create(optimisations.timed_gemms
                                     ? GemmBook::Choice::kFastest
                                     : GemmBook::Choice::kFirstGuess);
@@ -124,6 +129,33 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
   if (absl::Status s = network->PrepareDenoising(); !s.ok()) return s;
   if (absl::Status s = network->Synchronize(); !s.ok()) return s;
   return network;
+}
+
+double Network::weight_bytes() const {
+  return loaded_bytes_ +
+         (persistent_ != nullptr ? persistent_->packed_bytes() : 0.0);
+}
+
+std::vector<CapturedGraph> Network::Graphs() const {
+  std::vector<CapturedGraph> graphs;
+  const auto add = [&](const Graph& graph, const char* stage, int rows,
+                       const char* steps) {
+    if (graph != nullptr) graphs.push_back({stage, rows, steps});
+  };
+  for (const auto& [prefix, graph] : vision_) {
+    add(graph, "vision", prefix.rows, "none");
+  }
+  for (const auto& [prefix, graph] : prefill_) {
+    add(graph, "prefill", prefix.rows, "none");
+  }
+  for (const auto& [step, graph] : steps_) {
+    const auto& [rows, kind] = step;
+    add(graph, "denoise", rows, kind == StepKind::kFirst ? "first" : "later");
+  }
+  for (const auto& [rows, graph] : all_steps_) {
+    add(graph, "denoise", rows, "all");
+  }
+  return graphs;
 }
 
 absl::Status Network::Synchronize() const {

@@ -112,6 +112,12 @@ class Network {
   Buffers& buffers() { return *buffers_; }
   const EngineWeights& weights() const { return weights_; }
 
+  // On the device, what the persistent kernel has packed included.
+  double weight_bytes() const;
+
+  // Those captured so far.
+  std::vector<CapturedGraph> Graphs() const;
+
   // Waits for everything that was enqueued.
   absl::Status Synchronize() const;
 
@@ -141,6 +147,7 @@ class Network {
   const GraphSizes sizes_;
   c10::cuda::CUDAStream stream_;
   EngineWeights weights_;
+  double loaded_bytes_ = 0;  // weights_
   std::unique_ptr<GemmBook> gemms_;
   std::unique_ptr<Buffers> buffers_;
   at::cuda::MempoolId_t pool_;

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -29,6 +30,8 @@ class PersistentDenoise {
       Buffers& buffers, Launcher& launcher);
 
   int most_rows() const { return most_rows_; }
+  // Of the weights' second copy.
+  std::size_t packed_bytes() const { return packed_.nbytes(); }
 
   // x, keys, values of rows 0 .. rows-1 -> x after all steps that Buffers::call
   // asks for.

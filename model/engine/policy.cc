@@ -10,6 +10,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/engine/cuda_status.h"
+#include "model/engine/energy_meter.h"
+#include "model/engine/memory_need.h"
 #include "model/engine/network.h"
 #include "model/engine/plan.h"
 #include "model/engine/slots.h"
@@ -104,12 +107,38 @@ absl::StatusOr<Ready> Start(const checkpoint::Weights& weights,
   return Find(weights, options);
 }
 
+// NVML is first asked when the source is: with many devices it may take a
+// while to begin.
+DeviceFacts::Energy EnergyOf(int device) {
+  return [bus_id = PciBusId(device),
+          meter = std::shared_ptr<EnergyMeter>()]() mutable {
+    if (meter == nullptr) meter = std::make_shared<EnergyMeter>(bus_id);
+    return meter->Joules();
+  };
+}
+
+// `bytes` are of all tensors that the start has made.
+absl::StatusOr<DeviceFacts> FactsOf(const Network& network, double bytes,
+                                    int device) {
+  std::size_t free = 0, total = 0;
+  absl::Status status =
+      CudaStatus(cudaMemGetInfo(&free, &total), "the device's memory");
+  if (!status.ok()) return status;
+  return DeviceFacts{.memory = {.weights = network.weight_bytes(),
+                                .buffers = bytes - network.weight_bytes(),
+                                .free = static_cast<double>(free),
+                                .total = static_cast<double>(total)},
+                     .graphs = network.Graphs(),
+                     .energy = EnergyOf(device)};
+}
+
 }  // namespace
 
 class EnginePolicy::Impl {
  public:
-  Impl(Ready ready, const Options& options)
-      : network_(std::move(ready.network)),
+  Impl(Ready ready, DeviceFacts facts, const Options& options)
+      : facts_(std::move(facts)),
+        network_(std::move(ready.network)),
         costs_(std::move(ready.plan.costs)),
         capabilities_{.variant = network_->variant(),
                       .backend = "engine",
@@ -124,6 +153,7 @@ class EnginePolicy::Impl {
         runner_(*network_) {}
 
   const Capabilities& capabilities() const { return capabilities_; }
+  const DeviceFacts& facts() const { return facts_; }
   absl::Duration Predict(const WaveShape& shape) const {
     return costs_.Predict(network_->LayoutOf(shape), shape.steps);
   }
@@ -132,6 +162,7 @@ class EnginePolicy::Impl {
   const WaveRunner& runner() const { return runner_; }
 
  private:
+  const DeviceFacts facts_;
   const std::unique_ptr<Network> network_;
   const CostTable costs_;
   const Capabilities capabilities_;
@@ -150,10 +181,14 @@ absl::StatusOr<std::unique_ptr<EnginePolicy>> EnginePolicy::Create(
   if (options.progress == nullptr) options.progress = [](const std::string&) {};
   try {
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(options.device));
+    const double before = TensorBytes();
     auto ready = Start(*weights, options);
     if (!ready.ok()) return ready.status();
-    return std::unique_ptr<EnginePolicy>(
-        new EnginePolicy(std::make_unique<Impl>(*std::move(ready), options)));
+    auto facts =
+        FactsOf(*ready->network, TensorBytes() - before, options.device);
+    if (!facts.ok()) return facts.status();
+    return std::unique_ptr<EnginePolicy>(new EnginePolicy(
+        std::make_unique<Impl>(*std::move(ready), *std::move(facts), options)));
   } catch (const c10::OutOfMemoryError& e) {
     return absl::FailedPreconditionError(
         absl::StrCat("the engine does not fit into the device's memory: ",
@@ -180,5 +215,9 @@ void EnginePolicy::Submit(Wave wave, Completion completion) {
 }
 
 bool EnginePolicy::healthy() const { return impl_->runner().healthy(); }
+
+std::optional<DeviceFacts> EnginePolicy::device_facts() const {
+  return impl_->facts();
+}
 
 }  // namespace piserve::engine

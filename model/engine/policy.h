@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,7 @@ class EnginePolicy : public Policy {
   absl::StatusOr<std::unique_ptr<Slot>> AcquireSlot(int rows) override;
   void Submit(Wave wave, Completion completion) override;
   bool healthy() const override;
+  std::optional<DeviceFacts> device_facts() const override;
 
  private:
   class Impl;  // keeps torch out of this header
