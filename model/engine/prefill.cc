@@ -9,6 +9,7 @@
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/prefix_attention.h"
+#include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::engine {
@@ -32,7 +33,10 @@ class PrefillStage {
         tokens_(shape.rows * len_),
         down_in_parts_(
             context.optimisations.split_sums &&
-            kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)) {}
+            kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)),
+        down_by_large_tiles_(
+            context.optimisations.large_tiles &&
+            kernels::AddGemmSupports(tokens_, size_.mlp, size_.width)) {}
 
   void Run(const at::Tensor& embedding);
 
@@ -45,6 +49,7 @@ class PrefillStage {
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
   void Mlp(const GemmaWeights::Layer& layer);
+  void Down(const at::Tensor& weight);
   void Linear(int n, int k, const void* x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
 
@@ -59,6 +64,7 @@ class PrefillStage {
   const int len_;
   const int tokens_;
   const bool down_in_parts_;  // the next layer's norm adds it to prefix_x
+  const bool down_by_large_tiles_;
 };
 
 void PrefillStage::Run(const at::Tensor& embedding) {
@@ -188,8 +194,7 @@ at::Tensor PrefillStage::Attention(int index) {
       /*seqused_k=*/b_.micro_prefix_len.narrow(0, 0, shape_.rows)));
 }
 
-// prefix_h -> prefix_x, or prefix_parts where few tokens leave whole tiles too
-// few.
+// prefix_h -> what Down makes of it.
 void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
   EnqueueGatedUp({.what = "prefix gate and up",
                   .size = size_,
@@ -200,20 +205,36 @@ void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
                   .y = b_.prefix_act,
                   .tokens = tokens_},
                  launcher_);
+  Down(layer.down);
+}
+
+// prefix_act -> prefix_x, or prefix_parts where few tokens leave whole tiles
+// too few.
+void PrefillStage::Down(const at::Tensor& weight) {
   if (down_in_parts_) {
     launcher_.Run("prefix down", [&](cudaStream_t stream) {
       return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),
-                                       .w = Data<Bf16>(layer.down),
+                                       .w = Data<Bf16>(weight),
                                        .parts = Data<float>(b_.prefix_parts),
                                        .tokens = tokens_,
                                        .in = size_.mlp,
                                        .out = size_.width},
                                       stream);
     });
-    return;
+  } else if (down_by_large_tiles_) {
+    launcher_.Run("prefix down", [&](cudaStream_t stream) {
+      return kernels::LaunchAddGemm({.x = Data<Bf16>(b_.prefix_act),
+                                     .w = Data<Bf16>(weight),
+                                     .y = Data<Bf16>(b_.prefix_x),
+                                     .tokens = tokens_,
+                                     .in = size_.mlp,
+                                     .out = size_.width},
+                                    stream);
+    });
+  } else {
+    Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), weight,
+           b_.prefix_x, Output::kAccumulate);
   }
-  Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), layer.down,
-         b_.prefix_x, Output::kAccumulate);
 }
 
 }  // namespace

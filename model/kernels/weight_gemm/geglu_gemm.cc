@@ -28,11 +28,9 @@ constexpr Tile kTiles[] = {
 
 // How long the busiest multiprocessor computes, in units of its own.
 double Time(const GegluGemmArgs& args, const Tile& tile, int processors) {
-  // A cluster takes two columns, whether or not there is a second one.
-  const int pairs = (args.tokens + 2 * tile.tokens - 1) / (2 * tile.tokens);
-  const int tiles = 2 * pairs * (2 * args.out / tile.rows);
-  const int waves = (tiles + processors - 1) / processors;
-  return waves * tile.rows * tile.tokens / tile.rate;
+  return weight_gemm::Waves(2 * args.out, args.tokens, tile.rows, tile.tokens,
+                            processors) *
+         tile.rows * tile.tokens / tile.rate;
 }
 
 }  // namespace

@@ -50,12 +50,16 @@ TEST_F(DeviceFactsTest, MemoryIsAPolicysOwn) {
   const DeviceMemory two = second->device_facts()->memory;
   const DeviceMemory large = larger->device_facts()->memory;
   std::printf(
-      "weights %.0f, buffers %.0f, of 64 rows %.0f, free %.0f of %.0f\n",
-      one.weights, one.buffers, large.buffers, large.free, large.total);
+      "weights %.0f, buffers %.0f and %.0f, of 64 rows %.0f, free %.0f of "
+      "%.0f\n",
+      one.weights, one.buffers, two.buffers, large.buffers, large.free,
+      large.total);
   EXPECT_GT(one.weights, 0);
   EXPECT_GT(one.buffers, 0);
+  // With a process's first graphs torch keeps a few numbers of its own.
+  constexpr double kFewBytes = 65536;
   EXPECT_EQ(two.weights, one.weights);
-  EXPECT_EQ(two.buffers, one.buffers);
+  EXPECT_NEAR(two.buffers, one.buffers, kFewBytes);
   EXPECT_EQ(large.weights, one.weights);
   EXPECT_GT(large.buffers, one.buffers);
   EXPECT_GT(large.free, 0);

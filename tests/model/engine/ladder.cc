@@ -40,6 +40,7 @@ constexpr Switch kSwitches[] = {
     {"GeGLU in the GEMM", &Optimisations::fused_geglu},
     {"long sums in parts", &Optimisations::split_sums},
     {"layer norms in the GEMM", &Optimisations::fused_norm},
+    {"large tiles for many tokens", &Optimisations::large_tiles},
     {"one kernel denoises", &Optimisations::persistent_denoising}};
 
 struct Rung {

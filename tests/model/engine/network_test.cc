@@ -208,6 +208,7 @@ TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
       {"fused_geglu", &Optimisations::fused_geglu},
       {"split_sums", &Optimisations::split_sums},
       {"fused_norm", &Optimisations::fused_norm},
+      {"large_tiles", &Optimisations::large_tiles},
       {"persistent_denoising", &Optimisations::persistent_denoising}};
   for (const auto& [name, field] : fields) {
     Optimisations optimisations;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <memory>
 
+#include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 #include "tests/model/kernels/cases.h"
@@ -61,6 +62,38 @@ KernelCase GegluGemmCase(int tokens, int in, int out) {
   return c;
 }
 
+KernelCase AddGemmCase(int tokens) {
+  constexpr int kIn = 16384, kOut = 2048;
+  const Product p{tokens, kIn, kOut};
+  KernelCase c = p.Case("add GEMM");
+  auto x = RandomBf16(static_cast<std::size_t>(tokens) * kIn, 1 / 8.0f);
+  auto w = RandomBf16(p.weights() * c.sets, 1 / 128.0f);
+  auto y = RandomBf16(static_cast<std::size_t>(tokens) * kOut);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchAddGemm({.x = x->data(),
+                          .w = w->data() + set * p.weights(),
+                          .y = y->data(),
+                          .tokens = tokens,
+                          .in = kIn,
+                          .out = kOut},
+                         stream);
+  };
+  c.check = [=, launch = c.launch] {
+    const auto before = y->Get();
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = y->Get(), host_x = x->Get();
+    const auto host_w = w->Get(p.weights());
+    for (std::size_t i = 0; i < 200; ++i) {
+      const std::size_t at = i * 104729 % got.size();
+      const double want =
+          Value(before[at]) +
+          Dot(&host_x[at / kOut * kIn], &host_w[at % kOut * kIn], kIn).value;
+      ASSERT_NEAR(Value(got[at]), want, 0.01 * std::abs(want) + 0.01);
+    }
+  };
+  return c;
+}
+
 KernelCase SplitGemmCase(int tokens) {
   constexpr int kIn = 16384, kOut = 2048, kHalf = kIn / kSplitGemmParts;
   const Product p{tokens, kIn, kOut};
@@ -105,6 +138,7 @@ std::vector<CaseMaker> GemmCases() {
   for (const int tokens : {100, 200, 400, 800, 3200}) {
     cases.push_back([=] { return GegluGemmCase(tokens, 1024, 4096); });
   }
+  cases.push_back([] { return AddGemmCase(6528); });
   for (const int tokens : {560, 816}) {
     cases.push_back([=] { return SplitGemmCase(tokens); });
   }

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/weight_gemm/add_gemm.h"
+
+#include "model/kernels/processors.h"
+#include "model/kernels/weight_gemm/tile.h"
+
+namespace piserve::kernels {
+namespace {
+
+constexpr int kTileRows = 256, kTileTokens = 208;
+constexpr double kLeastFill = 0.9;  // of the waves' tiles, by tokens
+constexpr int kLeastIn = 8192;      // below, the epilogue weighs too much
+
+bool Tiles(int in, int out) {
+  return in > 0 && out > 0 && in % 64 == 0 && out % kTileRows == 0;
+}
+
+}  // namespace
+
+bool AddGemmSupports(int tokens, int in, int out) {
+  if (tokens <= 0 || in < kLeastIn || !Tiles(in, out)) return false;
+  const int waves = weight_gemm::Waves(out, tokens, kTileRows, kTileTokens,
+                                       kTargetProcessors);
+  const double places = 1.0 * waves * kTargetProcessors * kTileTokens *
+                        kTileRows / out;  // for tokens
+  return waves > 1 && tokens >= kLeastFill * places;
+}
+
+cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream) {
+  if (!Tiles(args.in, args.out) || args.tokens <= 0) {
+    return cudaErrorInvalidValue;
+  }
+  int processors = 0;
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) {
+    return e;
+  }
+  return weight_gemm::LaunchAdd<kTileTokens>(args, processors, stream);
+}
+
+}  // namespace piserve::kernels

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+namespace piserve::kernels {
+
+// y += x W^T for many tokens, by large tiles: they read less for what they
+// compute, and so take less power, than those a library prefers. Sum and
+// addition in FP32, one rounding at the end. CUTLASS's main loop for Hopper
+// with an epilogue of our own (tile.cuh).
+struct AddGemmArgs {
+  const __nv_bfloat16* x = nullptr;  // [tokens, in]
+  const __nv_bfloat16* w = nullptr;  // [out, in]
+  __nv_bfloat16* y = nullptr;        // [tokens, out]
+  int tokens = 0;
+  int in = 0;
+  int out = 0;
+};
+
+// Whether it is to be preferred: outputs a multiple of 256, inputs one of 64
+// and many, and waves of tiles that leave few multiprocessors idle.
+bool AddGemmSupports(int tokens, int in, int out);
+
+// Enqueues one kernel; pointers 16-byte aligned. A token's result depends
+// neither on its place nor on other tokens. Takes any number of tokens, and of
+// inputs and outputs those multiples; else cudaErrorInvalidValue.
+cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream);
+
+}  // namespace piserve::kernels

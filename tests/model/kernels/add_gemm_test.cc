@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/weight_gemm/add_gemm.h"
+
+#include <algorithm>
+
+#include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+struct Projection {
+  Projection(int in, int out)
+      : in(in),
+        out(out),
+        w(NormalBf16(static_cast<std::size_t>(out) * in, 5,
+                     1 / std::sqrt(static_cast<float>(in)))) {}
+
+  const int in, out;
+  const std::vector<Bf16> w;
+};
+
+class AddGemmTest : public KernelTest {
+ protected:
+  // `y` and what lies behind it, afterwards.
+  static std::vector<Bf16> Run(const std::vector<Bf16>& x, const Projection& p,
+                               int tokens, const std::vector<Bf16>& y) {
+    DeviceArray<Bf16> device_x(x), w(p.w), device_y(y);
+    EXPECT_EQ(LaunchAddGemm({.x = device_x.data(),
+                             .w = w.data(),
+                             .y = device_y.data(),
+                             .tokens = tokens,
+                             .in = p.in,
+                             .out = p.out},
+                            nullptr),
+              cudaSuccess);
+    return device_y.Get();
+  }
+
+  // Every `stride`-th output against its twin: all are finite, and what is
+  // behind them is as before.
+  static void Check(const Projection& p, int tokens, int stride) {
+    constexpr int kBehind = 4096;
+    const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
+    const std::size_t size = static_cast<std::size_t>(tokens) * p.out;
+    const auto before = NormalBf16(size + kBehind, 8);
+    const std::vector<Bf16> y = Run(x, p, tokens, before);
+    EXPECT_TRUE(std::all_of(y.begin(), y.end(), [](Bf16 v) {
+      return std::isfinite(Value(v));
+    })) << tokens;
+    EXPECT_TRUE(SameBits(std::vector<Bf16>(y.begin() + size, y.end()),
+                         {before.begin() + size, before.end()}))
+        << tokens;
+    const int count = static_cast<int>(size / stride);
+    std::vector<Bf16> got(count);
+    std::vector<Expected> want(count);
+    ParallelFor(count, [&](int i) {
+      const long at = static_cast<long>(i) * stride;
+      got[i] = y[at];
+      const Expected sum =
+          Dot(&x[at / p.out * p.in], &p.w[at % p.out * p.in], p.in);
+      const double value = sum.value + Value(before[at]);
+      want[i] = {value, sum.tolerance +
+                            kBf16Half * (std::abs(value) + sum.tolerance) +
+                            1e-30};
+    });
+    ExpectWithin(got, want, std::to_string(tokens) + " tokens");
+  }
+};
+
+TEST_F(AddGemmTest, EqualsItsTwinAtSmallSizes) {
+  for (const int out : {256, 768}) {
+    const Projection p(128, out);
+    for (const int tokens : {1, 7, 16, 207, 208, 209, 433, 1009}) {
+      Check(p, tokens, 1);
+    }
+  }
+}
+
+TEST_F(AddGemmTest, EqualsItsTwinAtPrefillsSizes) {
+  const Projection down(16384, 2048), o(2048, 2048);
+  for (const int tokens : {1632, 4480, 6528, 7744}) {
+    Check(o, tokens, /*stride=*/1021);
+    Check(down, tokens, /*stride=*/8191);
+  }
+}
+
+TEST_F(AddGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
+  constexpr int kTokens = 1008;
+  const Projection p(384, 512);
+  auto x = NormalBf16(kTokens * p.in, 9);
+  auto y = NormalBf16(kTokens * p.out, 10);
+  const auto first = Run(x, p, kTokens, y);
+  std::rotate(x.begin(), x.begin() + 201 * p.in, x.end());
+  std::rotate(y.begin(), y.begin() + 201 * p.out, y.end());
+  std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
+  const auto second = Run(x, p, kTokens, y);
+  for (int t = 1; t < kTokens; ++t) {
+    ASSERT_TRUE(SameBits(RowOf(second, t, p.out),
+                         RowOf(first, (t + 201) % kTokens, p.out)))
+        << t;
+  }
+}
+
+TEST_F(AddGemmTest, SupportsOnlyWhatFillsTheDevice) {
+  EXPECT_TRUE(AddGemmSupports(6528, 16384, 2048));
+  for (const int tokens : {0, 816, 3264, 4480, 7744}) {
+    EXPECT_FALSE(AddGemmSupports(tokens, 16384, 2048)) << tokens;
+  }
+  EXPECT_FALSE(AddGemmSupports(6528, 16384, 1152));
+  EXPECT_FALSE(AddGemmSupports(6528, 2048, 2048));
+  EXPECT_FALSE(AddGemmSupports(6528, 16384 + 32, 2048));
+  EXPECT_EQ(LaunchAddGemm({.tokens = 1, .in = 96, .out = 256}, nullptr),
+            cudaErrorInvalidValue);
+  EXPECT_EQ(LaunchAddGemm({.tokens = 0, .in = 64, .out = 256}, nullptr),
+            cudaErrorInvalidValue);
+}
+
+}  // namespace
+}  // namespace piserve::kernels
