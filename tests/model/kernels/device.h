@@ -152,4 +152,18 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
          std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
+// What was made of tokens that std::rotate had moved by `by` places: each has
+// the bits of its old place. The first, which the caller spoilt, is not looked
+// at.
+template <typename T>
+void ExpectRotated(const std::vector<T>& rotated, const std::vector<T>& old,
+                   int by, int width) {
+  const int tokens = static_cast<int>(old.size()) / width;
+  for (int t = 1; t < tokens; ++t) {
+    ASSERT_TRUE(SameBits(RowOf(rotated, t, width),
+                         RowOf(old, (t + by) % tokens, width)))
+        << t;
+  }
+}
+
 }  // namespace piserve::kernels

@@ -10,7 +10,6 @@
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
-#include "model/kernels/suffix.h"
 #include "model/kernels/suffix_attention.h"
 #include "model/kernels/vision_attention.h"
 #include "tests/model/kernels/benchmark.h"
@@ -35,14 +34,14 @@ std::shared_ptr<DeviceArray<Bf16>> RandomBf16(std::size_t size,
   return array;
 }
 
-namespace {
-
-constexpr int kHeads = 8, kDim = 256, kQkv = (kHeads + 2) * kDim;
-
 std::shared_ptr<DeviceArray<float>> RandomFloat(std::size_t size, float mean,
                                                 float deviation) {
   return std::make_shared<DeviceArray<float>>(Normal(size, 2, deviation, mean));
 }
+
+namespace {
+
+constexpr int kHeads = 8, kDim = 256, kQkv = (kHeads + 2) * kDim;
 
 using Attention = cudaError_t (*)(const AttentionArgs&, cudaStream_t);
 
@@ -274,104 +273,11 @@ KernelCase RopeCase(const char* what, int rows, int seq, int start) {
   return c;
 }
 
-constexpr int kActions = 32, kSuffixWidth = 1024;
-
-SuffixTokens AllOf(int tokens) {
-  SuffixTokens all;
-  all.count = all.stride = tokens;
-  return all;
-}
-
-KernelCase SmallLinearCase(int tokens) {
-  KernelCase c;
-  c.name = "small linear, tokens " + std::to_string(tokens);
-  const std::size_t size = static_cast<std::size_t>(tokens) * kSuffixWidth;
-  c.bytes = 2.0 * size + 4.0 * kActions * (tokens + kSuffixWidth);
-  c.sets = SetsFor(c.bytes);
-  auto x = RandomFloat(tokens * kActions, 0, 1);
-  auto weight = RandomFloat(kActions * kSuffixWidth, 0, 0.2f);
-  auto bias = RandomFloat(kSuffixWidth, 0, 0.1f);
-  auto y = std::make_shared<DeviceArray<Bf16>>(size * c.sets);
-  c.launch = [=](int set, cudaStream_t stream) {
-    SmallLinearArgs args;
-    args.x = x->data();
-    args.weight = weight->data();
-    args.bias.base = bias->data();
-    args.y = y->data() + set * size;
-    args.tokens = AllOf(tokens);
-    args.rows = tokens;
-    args.in = kActions;
-    args.out = kSuffixWidth;
-    args.activation = Activation::kSilu;
-    return LaunchSmallLinear(args, stream);
-  };
-  c.check = [=, launch = c.launch] {
-    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
-    const auto in = x->Get(), w = weight->Get(), b = bias->Get();
-    const auto got = y->Get(size);
-    for (std::size_t i = 0; i < size; i += 13) {
-      const std::size_t token = i / kSuffixWidth, column = i % kSuffixWidth;
-      double sum = b[column];
-      for (int k = 0; k < kActions; ++k) {
-        sum += static_cast<double>(w[k * kSuffixWidth + column]) *
-               in[token * kActions + k];
-      }
-      const double want = sum / (1 + std::exp(-sum));
-      ASSERT_NEAR(Value(got[i]), want, kBf16Half * std::abs(want) + 1e-4) << i;
-    }
-  };
-  return c;
-}
-
-KernelCase ActionStepCase(int tokens) {
-  KernelCase c;
-  c.name = "action step, tokens " + std::to_string(tokens);
-  const std::size_t size = static_cast<std::size_t>(tokens) * kSuffixWidth;
-  c.bytes = 2.0 * size + 4.0 * kActions * (2 * tokens + kSuffixWidth);
-  c.sets = SetsFor(c.bytes);
-  auto hidden = RandomBf16(size * c.sets);
-  auto weight = RandomFloat(kActions * kSuffixWidth, 0, 0.03f);
-  auto bias = RandomFloat(kActions, 0, 0.1f);
-  auto dt = RandomFloat(1, -0.1f, 0);
-  auto x = RandomFloat(tokens * kActions, 0, 1);
-  c.launch = [=](int set, cudaStream_t stream) {
-    ActionStepArgs args;
-    args.hidden = hidden->data() + set * size;
-    args.tokens = AllOf(tokens);
-    args.weight = weight->data();
-    args.bias = bias->data();
-    args.x = x->data();
-    args.dt.base = dt->data();
-    args.rows = tokens;
-    args.width = kSuffixWidth;
-    args.dim = kActions;
-    return LaunchActionStep(args, stream);
-  };
-  c.check = [=, launch = c.launch] {
-    const auto before = x->Get();
-    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
-    const auto after = x->Get();
-    const auto w = weight->Get(), b = bias->Get();
-    const auto h = hidden->Get(size);
-    for (int i = 0; i < tokens * kActions; i += 13) {
-      double sum = b[i % kActions], terms = std::abs(sum);
-      for (int k = 0; k < kSuffixWidth; ++k) {
-        const double term =
-            w[i % kActions * kSuffixWidth + k] *
-            Value(h[static_cast<long>(i / kActions) * kSuffixWidth + k]);
-        sum += term;
-        terms += std::abs(term);
-      }
-      const double want = before[i] - 0.1f * sum;
-      ASSERT_NEAR(after[i], want, kSuffixWidth * kFp32Half * terms + 1e-6) << i;
-    }
-  };
-  return c;
-}
-
 std::vector<CaseMaker> Cases() {
   std::vector<CaseMaker> cases = GemmCases();
-  for (CaseMaker& maker : NormGemmCases()) cases.push_back(std::move(maker));
+  for (const auto& more : {NormGemmCases(), SuffixCases()}) {
+    cases.insert(cases.end(), more.begin(), more.end());
+  }
   const auto attention = [&](const char* what, Attention kernel, int rows,
                              int tokens, int prefix, int extra) {
     cases.push_back([=] {
@@ -433,12 +339,6 @@ std::vector<CaseMaker> Cases() {
   cases.push_back([] { return RopeCase("suffix, rows 64", 64, 50, 816); });
   cases.push_back([] { return RopeCase("prefix, rows 1", 1, 816, 0); });
   cases.push_back([] { return RopeCase("prefix, rows 8", 8, 816, 0); });
-  for (const int tokens : {50, 400, 3200}) {
-    cases.push_back([=] { return SmallLinearCase(tokens); });
-  }
-  for (const int tokens : {50, 400, 3200}) {
-    cases.push_back([=] { return ActionStepCase(tokens); });
-  }
   return cases;
 }
 
