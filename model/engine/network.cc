@@ -108,8 +108,8 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
       optimisations.fused_geglu ? GateUp::kPacked : GateUp::kGateFirst);
   if (!loaded.ok()) return loaded.status();
   network->weights_ = *std::move(loaded);
-  at::cuda::clearCublasWorkspaces();  // only what is folded into weights wants
-                                      // it
+  // Only what has been folded into weights wants it.
+  at::cuda::clearCublasWorkspaces();
   network->loaded_bytes_ = TensorBytes() - before;
   auto gemms = GemmBook::Create(optimisations.timed_gemms
                                     ? GemmBook::Choice::kFastest
