@@ -81,6 +81,7 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   patch_grid = Empty(at::kFloat, {n, v.vision.width});
   vision_x = Bf16({n, v.vision.width});
   vision_h = Bf16({n, v.vision.width});
+  vision_moments = Empty(at::kFloat, {n, 2});
   vision_qkv = Bf16({n, std::int64_t{3} * v.vision.heads * vision.head});
   vision_o = Bf16({n, std::int64_t{v.vision.heads} * vision.head});
   vision_mlp = Bf16({n, vision.mlp});
@@ -118,14 +119,20 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
 void Buffers::Poison() {
   const c10::InferenceMode inference;
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (at::Tensor* t :
-       {&state,          &x,          &keys,         &values,
-        &patches,        &patch_grid, &vision_x,     &vision_h,
-        &vision_qkv,     &vision_o,   &vision_mlp,   &image_tokens,
-        &prefix_x,       &prefix_h,   &prefix_qkv,   &prefix_o,
-        &prefix_gate_up, &prefix_act, &prefix_parts, &suffix_x,
-        &suffix_h,       &suffix_y,   &suffix_qkv,   &suffix_o,
-        &suffix_gate_up, &suffix_act, &velocity}) {
+  for (at::Tensor* t : {&state,          &x,
+                        &keys,           &values,
+                        &patches,        &patch_grid,
+                        &vision_x,       &vision_h,
+                        &vision_moments, &vision_qkv,
+                        &vision_o,       &vision_mlp,
+                        &image_tokens,   &prefix_x,
+                        &prefix_h,       &prefix_qkv,
+                        &prefix_o,       &prefix_gate_up,
+                        &prefix_act,     &prefix_parts,
+                        &suffix_x,       &suffix_h,
+                        &suffix_y,       &suffix_qkv,
+                        &suffix_o,       &suffix_gate_up,
+                        &suffix_act,     &velocity}) {
     if (t->defined()) t->fill_(nan);
   }
   pixels.fill_(255);

@@ -50,14 +50,15 @@ struct Buffers {
   at::Tensor key_start;         // int32 [M + 1]
 
   // Vision, N = 3 M images.
-  at::Tensor patches;       // [N * tokens, patch_pitch]
-  at::Tensor patch_grid;    // fp32 [N * tokens, width]
-  at::Tensor vision_x;      // [N * tokens, width]
-  at::Tensor vision_h;      // [N * tokens, width]
-  at::Tensor vision_qkv;    // [N * tokens, 3 * heads * head]
-  at::Tensor vision_o;      // [N * tokens, heads * head]
-  at::Tensor vision_mlp;    // [N * tokens, mlp]
-  at::Tensor image_tokens;  // [N * tokens, VLM width]
+  at::Tensor patches;         // [N * tokens, patch_pitch]
+  at::Tensor patch_grid;      // fp32 [N * tokens, width]
+  at::Tensor vision_x;        // [N * tokens, width]
+  at::Tensor vision_h;        // [N * tokens, width]
+  at::Tensor vision_moments;  // fp32 [N * tokens, 2]: scale, shift
+  at::Tensor vision_qkv;      // [N * tokens, 3 * heads * head]
+  at::Tensor vision_o;        // [N * tokens, heads * head]
+  at::Tensor vision_mlp;      // [N * tokens, mlp]
+  at::Tensor image_tokens;    // [N * tokens, VLM width]
 
   // Prefill, P = M * prefix_len().
   at::Tensor prefix_x;        // [P, width]

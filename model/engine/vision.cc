@@ -8,6 +8,7 @@
 #include "model/kernels/norm.h"
 #include "model/kernels/norm_gemm/norm_gemm.h"
 #include "model/kernels/vision_attention.h"
+#include "model/kernels/weight_gemm/gelu_gemm.h"
 
 namespace piserve::engine {
 namespace {
@@ -45,6 +46,7 @@ class VisionStage {
   void Attend(const VisionWeights::Layer& layer);
   at::Tensor Attention();
   void Mlp(const VisionWeights::Layer& layer);
+  void ExpandByLargeTiles(const VisionWeights::Projection& fc1);
   void NormalisedLinear(int n, const VisionWeights::Projection& projection,
                         const at::Tensor& y, Epilogue epilogue);
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
@@ -99,6 +101,27 @@ void VisionStage::NormalisedLinear(int n,
                            ? kernels::NormGemmActivation::kGeluTanh
                            : kernels::NormGemmActivation::kNone},
         stream);
+  });
+}
+
+// vision_x, normalised, to vision_mlp.
+void VisionStage::ExpandByLargeTiles(const VisionWeights::Projection& fc1) {
+  launcher_.Run("vision moments", [&](cudaStream_t stream) {
+    return kernels::LaunchLayerMoments(Data<Bf16>(b_.vision_x),
+                                       Data<float2>(b_.vision_moments), tokens_,
+                                       size_.width, stream);
+  });
+  launcher_.Run("vision fc1", [&](cudaStream_t stream) {
+    return kernels::LaunchGeluGemm({.x = Data<Bf16>(b_.vision_x),
+                                    .moments = Data<float2>(b_.vision_moments),
+                                    .w = Data<Bf16>(fc1.weight),
+                                    .sums = Data<float>(fc1.sums),
+                                    .bias = Data<Bf16>(fc1.bias),
+                                    .y = Data<Bf16>(b_.vision_mlp),
+                                    .tokens = tokens_,
+                                    .in = size_.width,
+                                    .out = weights_.mlp},
+                                   stream);
   });
 }
 
@@ -178,7 +201,13 @@ at::Tensor VisionStage::Attention() {
 }
 
 void VisionStage::Mlp(const VisionWeights::Layer& layer) {
-  NormalisedLinear(weights_.mlp, layer.fc1, b_.vision_mlp, Epilogue::kGeluBias);
+  if (optimisations_.large_tiles &&
+      kernels::GeluGemmSupports(tokens_, size_.width, weights_.mlp)) {
+    ExpandByLargeTiles(layer.fc1);
+  } else {
+    NormalisedLinear(weights_.mlp, layer.fc1, b_.vision_mlp,
+                     Epilogue::kGeluBias);
+  }
   Linear(size_.width, weights_.mlp, b_.vision_mlp, layer.fc2, layer.fc2_bias,
          b_.vision_x, Epilogue::kBias, Output::kAccumulate);
 }

@@ -16,7 +16,8 @@ namespace {
 
 constexpr int kMaxThreads = 256;
 constexpr int kMaxWarps = kMaxThreads / 32;
-constexpr int kMaxChunks = 4;  // 256 threads * 4 * 8 = 8192 columns
+constexpr int kMaxChunks = 4;
+constexpr int kMaxWidth = kMaxThreads * kMaxChunks * 8;
 constexpr float kEpsilon = 1e-6f;
 
 enum class Norm { kLayer, kRms, kAdaRms };
@@ -112,6 +113,14 @@ __device__ void AddResidual(const AddNormArgs& a, long row,
   }
 }
 
+__device__ float WarpSum(float value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  return value;
+}
+
 // Sums over the block in a fixed order, for every thread. Two sums in turn use
 // two halves of the scratch: who writes a half again has met, at the other
 // half's barrier, all who read it.
@@ -120,10 +129,7 @@ class BlockSums {
   explicit __device__ BlockSums(float* scratch) : scratch_(scratch) {}
 
   __device__ float operator()(float value) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      value += __shfl_xor_sync(0xffffffffu, value, offset);
-    }
+    value = WarpSum(value);
     float* half = scratch_ + turn_ * kMaxWarps;
     turn_ ^= 1;
     if (threadIdx.x % 32 == 0) half[threadIdx.x / 32] = value;
@@ -209,6 +215,57 @@ __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(AddNormArgs a) {
   }
 }
 
+// A warp takes a row: no barrier, and all of its columns on their way at once.
+constexpr int kMomentsWarps = 8;
+
+template <int kChunks>
+__global__ void __launch_bounds__(32 * kMomentsWarps)
+    LayerMomentsKernel(const __nv_bfloat16* x, float2* moments, int rows,
+                       int width) {
+  LetNextStart();
+  WaitForPrevious();
+  const int lane = threadIdx.x % 32;
+  const int row = blockIdx.x * kMomentsWarps + threadIdx.x / 32;
+  if (row >= rows) return;
+  Bf16x8 loaded[kChunks] = {};
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const int column = (c * 32 + lane) * 8;
+    if (column < width) {
+      loaded[c] = LoadPacked(x + static_cast<long>(row) * width + column);
+    }
+  }
+  float sum = 0, square = 0;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    float v[8];
+    Unpack(loaded[c], v);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum += v[i];
+  }
+  const float mean = WarpSum(sum) / width;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    if ((c * 32 + lane) * 8 >= width) continue;
+    float v[8];
+    Unpack(loaded[c], v);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) square += (v[i] - mean) * (v[i] - mean);
+  }
+  const float scale = rsqrtf(WarpSum(square) / width + kEpsilon);
+  if (lane == 0) moments[row] = {scale, -mean * scale};
+}
+
+template <int kChunks>
+cudaError_t LaunchMoments(const __nv_bfloat16* x, float2* moments, int rows,
+                          int width, cudaStream_t stream) {
+  LaunchShape shape;
+  shape.grid = dim3((rows + kMomentsWarps - 1) / kMomentsWarps);
+  shape.threads = 32 * kMomentsWarps;
+  return Launch(LayerMomentsKernel<kChunks>, shape, stream, x, moments, rows,
+                width);
+}
+
 // As many blocks as the device holds at once, at most one a row.
 template <typename Kernel>
 cudaError_t LaunchRows(Kernel kernel, const AddNormArgs& a, int threads,
@@ -237,8 +294,7 @@ cudaError_t LaunchWith(const AddNormArgs& a, cudaStream_t stream) {
 
 template <Norm kNorm>
 cudaError_t LaunchNorm(const AddNormArgs& a, cudaStream_t stream) {
-  if (a.width % 8 != 0 || a.width < 8 ||
-      a.width > kMaxThreads * kMaxChunks * 8 || a.rows < 1 ||
+  if (a.width % 8 != 0 || a.width < 8 || a.width > kMaxWidth || a.rows < 1 ||
       (kNorm != Norm::kAdaRms && a.gate.base != nullptr)) {
     return cudaErrorInvalidValue;
   }
@@ -275,6 +331,17 @@ cudaError_t LaunchLayerNorm(const __nv_bfloat16* x, const float* weight,
                             int width, cudaStream_t stream) {
   return LaunchAddLayerNorm(
       NormOnly(x, Constant(weight), Constant(bias), out, rows, width), stream);
+}
+
+cudaError_t LaunchLayerMoments(const __nv_bfloat16* x, float2* moments,
+                               int rows, int width, cudaStream_t stream) {
+  constexpr int kFewChunks = 5;  // up to 1280 columns
+  if (width % 8 != 0 || width < 8 || width > kMaxWidth || rows < 1) {
+    return cudaErrorInvalidValue;
+  }
+  return width <= kFewChunks * 256
+             ? LaunchMoments<kFewChunks>(x, moments, rows, width, stream)
+             : LaunchMoments<kMaxWidth / 256>(x, moments, rows, width, stream);
 }
 
 cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,

@@ -19,6 +19,12 @@ cudaError_t LaunchLayerNorm(const __nv_bfloat16* x, const float* weight,
                             const float* bias, __nv_bfloat16* out, int rows,
                             int width, cudaStream_t stream);
 
+// What LayerNorm does to a row but for its affine, as y = x * scale + shift:
+// scale = rsqrt(var + 1e-6), shift = -mean * scale; to `moments` [rows], for a
+// GEMM that applies them (weight_gemm/gelu_gemm.h).
+cudaError_t LaunchLayerMoments(const __nv_bfloat16* x, float2* moments,
+                               int rows, int width, cudaStream_t stream);
+
 // y = x * rsqrt(mean(x^2) + 1e-6) * gain, with gain = 1 + w of the checkpoint.
 // Source: openpi transformers_replace/models/gemma/modeling_gemma.py.
 cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,

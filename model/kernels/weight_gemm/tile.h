@@ -5,6 +5,7 @@
 
 #include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
+#include "model/kernels/weight_gemm/gelu_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::kernels::weight_gemm {
@@ -45,6 +46,9 @@ cudaError_t LaunchGeglu(const GegluGemmArgs& args, int processors,
 template <int kTokens>
 cudaError_t LaunchAdd(const AddGemmArgs& args, int processors,
                       cudaStream_t stream);
+template <int kTokens>
+cudaError_t LaunchGelu(const GeluGemmArgs& args, int processors,
+                       cudaStream_t stream);
 template <int kTokens>
 cudaError_t LaunchSplit(const SplitGemmArgs& args, int processors,
                         cudaStream_t stream);

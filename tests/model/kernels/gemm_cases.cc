@@ -3,6 +3,7 @@
 
 #include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
+#include "model/kernels/weight_gemm/gelu_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 #include "tests/model/kernels/cases.h"
 #include "tests/model/kernels/twins.h"
@@ -94,6 +95,47 @@ KernelCase AddGemmCase(int tokens) {
   return c;
 }
 
+KernelCase GeluGemmCase(int tokens) {
+  constexpr int kIn = 1152, kOut = 4304;
+  const Product p{tokens, kIn, kOut};
+  KernelCase c = p.Case("GELU GEMM");
+  c.bytes += 2.0 * tokens * kOut;
+  auto x = RandomBf16(static_cast<std::size_t>(tokens) * kIn);
+  auto w = RandomBf16(p.weights() * c.sets, 1 / 34.0f);
+  auto bias = RandomBf16(kOut);
+  auto sums = std::make_shared<DeviceArray<float>>(std::vector<float>(kOut, 0));
+  auto moments = std::make_shared<DeviceArray<float2>>(
+      std::vector<float2>(tokens, {1, 0}));
+  auto y = std::make_shared<DeviceArray<Bf16>>(
+      static_cast<std::size_t>(tokens) * kOut);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchGeluGemm({.x = x->data(),
+                           .moments = moments->data(),
+                           .w = w->data() + set * p.weights(),
+                           .sums = sums->data(),
+                           .bias = bias->data(),
+                           .y = y->data(),
+                           .tokens = tokens,
+                           .in = kIn,
+                           .out = kOut},
+                          stream);
+  };
+  c.check = [=, launch = c.launch] {
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = y->Get(), host_x = x->Get(), host_bias = bias->Get();
+    const auto host_w = w->Get(p.weights());
+    for (std::size_t i = 0; i < 200; ++i) {
+      const std::size_t at = i * 7919 % got.size();
+      const double linear =
+          Dot(&host_x[at / kOut * kIn], &host_w[at % kOut * kIn], kIn).value +
+          Value(host_bias[at % kOut]);
+      const double want = Geglu(linear, 1).value;
+      ASSERT_NEAR(Value(got[at]), want, 0.01 * std::abs(want) + 0.01);
+    }
+  };
+  return c;
+}
+
 KernelCase SplitGemmCase(int tokens) {
   constexpr int kIn = 16384, kOut = 2048, kHalf = kIn / kSplitGemmParts;
   const Product p{tokens, kIn, kOut};
@@ -139,6 +181,7 @@ std::vector<CaseMaker> GemmCases() {
     cases.push_back([=] { return GegluGemmCase(tokens, 1024, 4096); });
   }
   cases.push_back([] { return AddGemmCase(6528); });
+  cases.push_back([] { return GeluGemmCase(6144); });
   for (const int tokens : {560, 816}) {
     cases.push_back([=] { return SplitGemmCase(tokens); });
   }

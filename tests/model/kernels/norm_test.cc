@@ -96,6 +96,34 @@ TEST_P(NormTest, EqualsItsTwin) {
   }
 }
 
+class LayerMomentsTest : public KernelTest {};
+
+TEST_F(LayerMomentsTest, EqualTheirTwins) {
+  for (const Size size : Sizes()) {
+    const Inputs in(size, Kind::kLayer);
+    DeviceArray<Bf16> x(in.x);
+    DeviceArray<float2> moments(size.rows);
+    ASSERT_EQ(LaunchLayerMoments(x.data(), moments.data(), size.rows,
+                                 size.width, nullptr),
+              cudaSuccess);
+    const auto got = moments.Get();
+    for (int r = 0; r < size.rows; ++r) {
+      const Bf16* row = &in.x[static_cast<std::size_t>(r) * size.width];
+      double mean = 0, square = 0;
+      for (int i = 0; i < size.width; ++i) mean += Value(row[i]) / size.width;
+      for (int i = 0; i < size.width; ++i) {
+        square += std::pow(Value(row[i]) - mean, 2) / size.width;
+      }
+      const double scale = 1 / std::sqrt(square + 1e-6);
+      EXPECT_NEAR(got[r].x, scale, 1e-5 * scale) << size.width << " row " << r;
+      EXPECT_NEAR(got[r].y, -mean * scale, 1e-5 * (scale + std::abs(mean)))
+          << size.width << " row " << r;
+    }
+  }
+  EXPECT_EQ(LaunchLayerMoments(nullptr, nullptr, 1, 12, nullptr),
+            cudaErrorInvalidValue);
+}
+
 TEST_P(NormTest, EqualsItsTwinAfterTheResidualAtEveryStep) {
   const Kind kind = GetParam();
   for (const Size size : Sizes()) {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "model/kernels/gelu.cuh"
+#include "model/kernels/vector.cuh"
+#include "model/kernels/weight_gemm/epilogue.cuh"
+#include "model/kernels/weight_gemm/turn.cuh"
+
+namespace piserve::kernels::weight_gemm {
+
+// GELU of what a norm with known moments and a projection make of a tile of 256
+// weight rows by kTokens tokens.
+template <int kTokens>
+struct GeluEpilogue : EpilogueBase {
+  static constexpr int kRows = 256, kWarps = 8, kHalves = 2;
+  static constexpr int kGroups = kTokens / 8;
+  static constexpr int kTurns = kTokens / kTurned;
+  static_assert(kTokens % kTurned == 0);
+
+  struct Arguments {
+    const float2* moments = nullptr;  // [tokens]
+    const float* sums = nullptr;      // [out]
+    const Element* bias = nullptr;    // [out]
+    Element* y = nullptr;             // [tokens, out]
+    int tokens = 0;
+    int out = 0;  // a multiple of 8
+  };
+  using Params = Arguments;
+  struct SharedStorage {
+    TurnPlace places[kWarps][kHalves];
+  };
+  using TensorStorage = SharedStorage;
+
+  CUTLASS_HOST_DEVICE explicit GeluEpilogue(const Params& params)
+      : params(params) {}
+
+  template <typename Problem, typename TileShape, typename TileCoord,
+            typename Engine, typename Layout, typename Mma, typename Residue>
+  CUTLASS_DEVICE void operator()(
+      Problem, TileShape, TileCoord tile,
+      const cute::Tensor<Engine, Layout>& accumulators, Mma, Residue,
+      int thread, char* memory) {
+    static_assert(decltype(cute::size(accumulators))::value ==
+                  4 * kHalves * kGroups);
+    const Place at(thread);
+    const TurnLane lane(at.lane);
+    auto& places = reinterpret_cast<SharedStorage*>(memory)->places[at.warp];
+    const int first_token = cute::get<1>(tile) * kTokens;
+    const int first_row = cute::get<0>(tile) * kRows + at.warp * 16;
+    RowTerms terms[kHalves][2];
+#pragma unroll
+    for (int i = 0; i < 2 * kHalves; ++i) {
+      terms[i / 2][i % 2] = TermsOf(first_row + i / 2 * (kRows / kHalves) +
+                                    i % 2 * 8 + at.lane / 4);
+    }
+    const int stored = first_row + lane.first_row;
+    Element* to =
+        params.y + std::int64_t{first_token + lane.token} * params.out + stored;
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      float2 moments[4];  // of the words' tokens
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        moments[k] = MomentsOf(first_token + turn * kTurned + k / 2 * 8 +
+                               at.lane % 4 * 2 + k % 2);
+      }
+      __syncwarp();  // everyone has read what was there
+#pragma unroll
+      for (int h = 0; h < kHalves; ++h) {
+        TurnedWords words;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const int i = 4 * (h * kGroups + turn * 2 + k / 2) + k % 2 * 2;
+          const RowTerms& row = terms[h][k % 2];
+          words.word[k] = PackPair(
+              Finish(accumulators(i), moments[k / 2 * 2], row),
+              Finish(accumulators(i + 1), moments[k / 2 * 2 + 1], row));
+        }
+        lane.Store(words, places[h]);
+      }
+      __syncwarp();
+#pragma unroll
+      for (int h = 0; h < kHalves; ++h) {
+        const int row = h * (kRows / kHalves);
+        if (first_token + turn * kTurned + lane.token < params.tokens &&
+            stored + row < params.out) {
+          *reinterpret_cast<uint4*>(to + row) = places[h].chunks[lane.chunk];
+        }
+      }
+      to += std::int64_t{kTurned} * params.out;
+    }
+  }
+
+  Params params;
+
+ private:
+  struct RowTerms {
+    float sum, bias;
+  };
+
+  CUTLASS_DEVICE RowTerms TermsOf(int row) const {
+    if (row >= params.out) return {0, 0};
+    return {params.sums[row], static_cast<float>(params.bias[row])};
+  }
+  CUTLASS_DEVICE float2 MomentsOf(int token) const {
+    return __ldg(params.moments + min(token, params.tokens - 1));
+  }
+  CUTLASS_DEVICE static float Finish(float product, float2 moments,
+                                     RowTerms row) {
+    return FastGeluTanh(
+        fmaf(moments.x, product, fmaf(moments.y, row.sum, row.bias)));
+  }
+};
+
+}  // namespace piserve::kernels::weight_gemm

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kernels/weight_gemm/gelu_gemm.h"
+
+#include <algorithm>
+
+#include "model/kernels/norm.h"
+#include "tests/model/kernels/device.h"
+#include "tests/model/kernels/twins.h"
+
+namespace piserve::kernels {
+namespace {
+
+struct Projection {
+  Projection(int in, int out)
+      : in(in),
+        out(out),
+        w(NormalBf16(static_cast<std::size_t>(out) * in, 5,
+                     1 / std::sqrt(static_cast<float>(in)))),
+        bias(NormalBf16(out, 6)),
+        sums(Normal(out, 4)) {}
+
+  const int in, out;
+  const std::vector<Bf16> w, bias;
+  const std::vector<float> sums;
+};
+
+std::vector<float2> Moments(int tokens) {
+  const auto scale = Normal(tokens, 2, 0.3f, 1), shift = Normal(tokens, 3);
+  std::vector<float2> moments(tokens);
+  for (int t = 0; t < tokens; ++t) moments[t] = {scale[t], shift[t]};
+  return moments;
+}
+
+Expected Twin(const Bf16* x, float2 moments, const Projection& p, int n) {
+  const Expected sum = Dot(x, &p.w[static_cast<std::size_t>(n) * p.in], p.in);
+  const double shift = double{moments.y} * p.sums[n], bias = Value(p.bias[n]);
+  const double linear = moments.x * sum.value + shift + bias;
+  const double error = std::abs(moments.x) * sum.tolerance +
+                       0x1p-22 * (std::abs(moments.x * sum.value) +
+                                  std::abs(shift) + std::abs(bias));
+  const double value = Geglu(linear, 1).value;
+  const double all = 1.13 * error + kTanhError * std::abs(linear) / 2;
+  return {value, all + kBf16Half * (std::abs(value) + all) + 1e-30};
+}
+
+class GeluGemmTest : public KernelTest {
+ protected:
+  // The outputs and what lies behind them, which was `behind`.
+  static std::vector<Bf16> Run(const std::vector<Bf16>& x,
+                               const std::vector<float2>& moments,
+                               const Projection& p,
+                               const std::vector<Bf16>& behind = {}) {
+    const int tokens = static_cast<int>(moments.size());
+    std::vector<Bf16> before(static_cast<std::size_t>(tokens) * p.out);
+    before.insert(before.end(), behind.begin(), behind.end());
+    DeviceArray<Bf16> device_x(x), w(p.w), bias(p.bias), y(before);
+    DeviceArray<float2> device_moments(moments);
+    DeviceArray<float> sums(p.sums);
+    EXPECT_EQ(LaunchGeluGemm({.x = device_x.data(),
+                              .moments = device_moments.data(),
+                              .w = w.data(),
+                              .sums = sums.data(),
+                              .bias = bias.data(),
+                              .y = y.data(),
+                              .tokens = tokens,
+                              .in = p.in,
+                              .out = p.out},
+                             nullptr),
+              cudaSuccess);
+    return y.Get();
+  }
+
+  // Every `stride`-th output against its twin, and nothing behind them.
+  static void Check(const Projection& p, int tokens, int stride) {
+    const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
+    const auto moments = Moments(tokens);
+    const auto behind = NormalBf16(4096, 8);
+    const std::vector<Bf16> y = Run(x, moments, p, behind);
+    EXPECT_TRUE(
+        SameBits(std::vector<Bf16>(y.end() - behind.size(), y.end()), behind))
+        << tokens;
+    const int count = static_cast<int>((y.size() - behind.size()) / stride);
+    std::vector<Bf16> got(count);
+    std::vector<Expected> want(count);
+    ParallelFor(count, [&](int i) {
+      const long at = static_cast<long>(i) * stride;
+      got[i] = y[at];
+      want[i] = Twin(&x[at / p.out * p.in], moments[at / p.out], p,
+                     static_cast<int>(at % p.out));
+    });
+    ExpectWithin(got, want,
+                 std::to_string(tokens) + " tokens to " +
+                     std::to_string(p.out) + " outputs");
+  }
+};
+
+TEST_F(GeluGemmTest, EqualsItsTwinAtSmallSizes) {
+  for (const int out : {8, 72, 256, 520, 1000}) {
+    const Projection p(128, out);
+    for (const int tokens : {1, 7, 16, 207, 208, 209, 433, 1009}) {
+      Check(p, tokens, 1);
+    }
+  }
+}
+
+TEST_F(GeluGemmTest, EqualsItsTwinAtVisionsSizes) {
+  const Projection fc1(1152, 4304);
+  for (const int tokens : {768, 6144}) Check(fc1, tokens, /*stride=*/8191);
+}
+
+TEST_F(GeluGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
+  constexpr int kTokens = 1008, kBy = 201;
+  const Projection p(384, 520);
+  auto x = NormalBf16(kTokens * p.in, 9);
+  auto moments = Moments(kTokens);
+  const auto first = Run(x, moments, p);
+  std::rotate(x.begin(), x.begin() + kBy * p.in, x.end());
+  std::rotate(moments.begin(), moments.begin() + kBy, moments.end());
+  std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
+  ExpectRotated(Run(x, moments, p), first, kBy, p.out);
+}
+
+TEST_F(GeluGemmTest, SupportsOnlyWhatFillsTheDevice) {
+  EXPECT_TRUE(GeluGemmSupports(6144, 1152, 4304));
+  for (const int tokens : {0, 768, 4096}) {
+    EXPECT_FALSE(GeluGemmSupports(tokens, 1152, 4304)) << tokens;
+  }
+  EXPECT_FALSE(GeluGemmSupports(6144, 1152 + 32, 4304));
+  EXPECT_FALSE(GeluGemmSupports(6144, 1152, 4300));
+  EXPECT_EQ(LaunchGeluGemm({.tokens = 1, .in = 96, .out = 256}, nullptr),
+            cudaErrorInvalidValue);
+  EXPECT_EQ(LaunchGeluGemm({.tokens = 0, .in = 64, .out = 256}, nullptr),
+            cudaErrorInvalidValue);
+}
+
+}  // namespace
+}  // namespace piserve::kernels
