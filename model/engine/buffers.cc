@@ -11,6 +11,7 @@
 #include <limits>
 #include <vector>
 
+#include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 
 namespace piserve::engine {
@@ -99,6 +100,8 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
   prefix_parts =
       Empty(at::kFloat, {kernels::kSplitGemmParts,
                          std::min(p, kernels::kSplitGemmTokens), v.vlm.width});
+  prefix_squares =
+      Empty(at::kFloat, {v.vlm.width / kernels::kAddGemmSquares, p});
 
   const std::int64_t q = rows * v.suffix_len();
   mixed = Bf16({q, v.expert.width});
@@ -129,10 +132,11 @@ void Buffers::Poison() {
                         &prefix_h,       &prefix_qkv,
                         &prefix_o,       &prefix_gate_up,
                         &prefix_act,     &prefix_parts,
-                        &suffix_x,       &suffix_h,
-                        &suffix_y,       &suffix_qkv,
-                        &suffix_o,       &suffix_gate_up,
-                        &suffix_act,     &velocity}) {
+                        &prefix_squares, &suffix_x,
+                        &suffix_h,       &suffix_y,
+                        &suffix_qkv,     &suffix_o,
+                        &suffix_gate_up, &suffix_act,
+                        &velocity}) {
     if (t->defined()) t->fill_(nan);
   }
   pixels.fill_(255);

@@ -31,25 +31,33 @@ class PrefillStage {
         image_tokens_(shape.cameras * context.variant.vision.tokens()),
         len_(image_tokens_ + shape.prompt_tokens),
         tokens_(shape.rows * len_),
-        down_in_parts_(
-            context.optimisations.split_sums &&
-            kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)),
-        down_by_large_tiles_(
-            context.optimisations.large_tiles &&
-            kernels::AddGemmSupports(tokens_, size_.mlp, size_.width)) {}
+        down_(DownBy(context.optimisations)) {}
 
   void Run(const at::Tensor& embedding);
 
  private:
+  // Who computes the down projection, and what it leaves to the next layer.
+  enum class Down {
+    kParts,       // split_gemm.h: halves, which the next norm adds to prefix_x
+    kLargeTiles,  // add_gemm.h: prefix_x, and what replaces the next norm
+    kLibrary,     // prefix_x
+  };
+  Down DownBy(const Optimisations& optimisations) const;
+
   void Embed(const at::Tensor& embedding);
   // What a norm adds to prefix_x first.
   enum class Residual { kNone, kParts };
   void Norm(const at::Tensor& gain, Residual residual);
-  void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads);
+  // Whether prefix_h is a norm's output, or the projection behind has to be
+  // multiplied by what prefix_squares say.
+  enum class Normalised { kYes, kButForSquares };
+  Normalised NormaliseInput(const GemmaWeights::Layer& layer, int index);
+  void ProjectKeys(const GemmaWeights::Layer& layer, int index, int heads,
+                   Normalised normalised);
   void Attend(const GemmaWeights::Layer& layer, int index);
   at::Tensor Attention(int index);
-  void Mlp(const GemmaWeights::Layer& layer);
-  void Down(const at::Tensor& weight);
+  void Mlp(const GemmaWeights::Layer& layer, int index);
+  void ProjectDown(int index);
   void Linear(int n, int k, const void* x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
 
@@ -63,24 +71,34 @@ class PrefillStage {
   const int image_tokens_;
   const int len_;
   const int tokens_;
-  const bool down_in_parts_;  // the next layer's norm adds it to prefix_x
-  const bool down_by_large_tiles_;
+  const Down down_;
 };
+
+PrefillStage::Down PrefillStage::DownBy(
+    const Optimisations& optimisations) const {
+  if (optimisations.split_sums &&
+      kernels::SplitGemmSupports(tokens_, size_.mlp, size_.width)) {
+    return Down::kParts;
+  }
+  return optimisations.large_tiles &&
+                 kernels::AddGemmSupports(tokens_, size_.mlp, size_.width)
+             ? Down::kLargeTiles
+             : Down::kLibrary;
+}
 
 void PrefillStage::Run(const at::Tensor& embedding) {
   Embed(embedding);
   for (int i = 0; i < size_.depth; ++i) {
     const GemmaWeights::Layer& layer = weights_.layers[i];
-    Norm(layer.input_gain,
-         i > 0 && down_in_parts_ ? Residual::kParts : Residual::kNone);
+    const Normalised input = NormaliseInput(layer, i);
     if (i + 1 == size_.depth) {
-      ProjectKeys(layer, i, /*heads=*/0);
+      ProjectKeys(layer, i, /*heads=*/0, input);
       return;
     }
-    ProjectKeys(layer, i, size_.heads);
+    ProjectKeys(layer, i, size_.heads, input);
     Attend(layer, i);
     Norm(layer.post_gain, Residual::kNone);
-    Mlp(layer);
+    Mlp(layer, i);
   }
 }
 
@@ -126,25 +144,41 @@ void PrefillStage::Norm(const at::Tensor& gain, Residual residual) {
   });
 }
 
+PrefillStage::Normalised PrefillStage::NormaliseInput(
+    const GemmaWeights::Layer& layer, int index) {
+  if (index > 0 && down_ == Down::kLargeTiles) {
+    return Normalised::kButForSquares;
+  }
+  Norm(layer.input_gain,
+       index > 0 && down_ == Down::kParts ? Residual::kParts : Residual::kNone);
+  return Normalised::kYes;
+}
+
 // Operations 2 to 4 of docs/pi0.md 2.6; with heads == 0 keys and values only.
 void PrefillStage::ProjectKeys(const GemmaWeights::Layer& layer, int index,
-                               int heads) {
+                               int heads, Normalised normalised) {
   const int width = (heads + 2 * size_.kv_heads) * size_.head_dim;
   Linear(width, size_.width, b_.prefix_h.data_ptr(), layer.qkv, b_.prefix_qkv,
          Output::kReplace);
   launcher_.Run("prefix RoPE", [&](cudaStream_t stream) {
-    return kernels::LaunchRopeScatter({.qkv = Data<Bf16>(b_.prefix_qkv),
-                                       .table = Data<float2>(b_.rope),
-                                       .row_base = Data<int>(b_.row_base),
-                                       .cache_k = Data<Bf16>(b_.keys[index]),
-                                       .cache_v = Data<Bf16>(b_.values[index]),
-                                       .rows = shape_.rows,
-                                       .seq = len_,
-                                       .heads = heads,
-                                       .kv_heads = size_.kv_heads,
-                                       .head_dim = size_.head_dim,
-                                       .cache_len = b_.cache_len},
-                                      stream);
+    return kernels::LaunchRopeScatter(
+        {.qkv = Data<Bf16>(b_.prefix_qkv),
+         .table = Data<float2>(b_.rope),
+         .row_base = Data<int>(b_.row_base),
+         .cache_k = Data<Bf16>(b_.keys[index]),
+         .cache_v = Data<Bf16>(b_.values[index]),
+         .rows = shape_.rows,
+         .seq = len_,
+         .heads = heads,
+         .kv_heads = size_.kv_heads,
+         .head_dim = size_.head_dim,
+         .cache_len = b_.cache_len,
+         .squares = normalised == Normalised::kYes
+                        ? nullptr
+                        : Data<float>(b_.prefix_squares),
+         .parts = size_.width / kernels::kAddGemmSquares,
+         .width = size_.width},
+        stream);
   });
 }
 
@@ -195,7 +229,7 @@ at::Tensor PrefillStage::Attention(int index) {
 }
 
 // prefix_h -> what Down makes of it.
-void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
+void PrefillStage::Mlp(const GemmaWeights::Layer& layer, int index) {
   EnqueueGatedUp({.what = "prefix gate and up",
                   .size = size_,
                   .order = weights_.gate_up,
@@ -205,35 +239,42 @@ void PrefillStage::Mlp(const GemmaWeights::Layer& layer) {
                   .y = b_.prefix_act,
                   .tokens = tokens_},
                  launcher_);
-  Down(layer.down);
+  ProjectDown(index);
 }
 
-// prefix_act -> prefix_x, or prefix_parts where few tokens leave whole tiles
-// too few.
-void PrefillStage::Down(const at::Tensor& weight) {
-  if (down_in_parts_) {
-    launcher_.Run("prefix down", [&](cudaStream_t stream) {
-      return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),
-                                       .w = Data<Bf16>(weight),
-                                       .parts = Data<float>(b_.prefix_parts),
-                                       .tokens = tokens_,
-                                       .in = size_.mlp,
-                                       .out = size_.width},
-                                      stream);
-    });
-  } else if (down_by_large_tiles_) {
-    launcher_.Run("prefix down", [&](cudaStream_t stream) {
-      return kernels::LaunchAddGemm({.x = Data<Bf16>(b_.prefix_act),
-                                     .w = Data<Bf16>(weight),
-                                     .y = Data<Bf16>(b_.prefix_x),
-                                     .tokens = tokens_,
-                                     .in = size_.mlp,
-                                     .out = size_.width},
-                                    stream);
-    });
-  } else {
-    Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), weight,
-           b_.prefix_x, Output::kAccumulate);
+// prefix_act -> what down_ says. The last layer has no such projection.
+void PrefillStage::ProjectDown(int index) {
+  const at::Tensor& weight = weights_.layers[index].down;
+  switch (down_) {
+    case Down::kParts:
+      launcher_.Run("prefix down", [&](cudaStream_t stream) {
+        return kernels::LaunchSplitGemm({.x = Data<Bf16>(b_.prefix_act),
+                                         .w = Data<Bf16>(weight),
+                                         .parts = Data<float>(b_.prefix_parts),
+                                         .tokens = tokens_,
+                                         .in = size_.mlp,
+                                         .out = size_.width},
+                                        stream);
+      });
+      return;
+    case Down::kLargeTiles:
+      launcher_.Run("prefix down", [&](cudaStream_t stream) {
+        return kernels::LaunchAddGemm(
+            {.x = Data<Bf16>(b_.prefix_act),
+             .w = Data<Bf16>(weight),
+             .y = Data<Bf16>(b_.prefix_x),
+             .gain = Data<float>(weights_.layers[index + 1].input_gain),
+             .gained = Data<Bf16>(b_.prefix_h),
+             .squares = Data<float>(b_.prefix_squares),
+             .tokens = tokens_,
+             .in = size_.mlp,
+             .out = size_.width},
+            stream);
+      });
+      return;
+    case Down::kLibrary:
+      Linear(size_.width, size_.mlp, b_.prefix_act.data_ptr(), weight,
+             b_.prefix_x, Output::kAccumulate);
   }
 }
 

@@ -111,6 +111,22 @@ __device__ void Rotate(const float2 (&cos_sin)[kRun],
   second = Run<kRun>::Round(x2);
 }
 
+template <int kRun>
+__device__ void Scale(float factor, typename Run<kRun>::Packed& packed) {
+  float x[kRun];
+  Run<kRun>::Widen(packed, x);
+#pragma unroll
+  for (float& v : x) v *= factor;
+  packed = Run<kRun>::Round(x);
+}
+
+__device__ float NormFactor(const RopeScatterArgs& a, long token) {
+  const long tokens = static_cast<long>(a.rows) * a.seq;
+  float sum = 0;
+  for (int i = 0; i < a.parts; ++i) sum += a.squares[i * tokens + token];
+  return rsqrtf(sum / a.width + 1e-6f);
+}
+
 // A token's heads: q's, which stay in their place, and where k and v go.
 struct Places {
   __device__ Places(const RopeScatterArgs& a, __nv_bfloat16* token,
@@ -165,13 +181,25 @@ __global__ void __launch_bounds__(kRopeThreads, kRopeBlocks)
   float2 cos_sin[kRun];
   Run<kRun>::LoadTable(a.table + static_cast<long>(position) * half + d,
                        cos_sin);
+  const bool scaled = a.squares != nullptr;
+  float factor = 1;
+  if (scaled) {
+    factor = NormFactor(a, static_cast<long>(row) * a.seq + token);
+#pragma unroll
+    for (float2& cs : cos_sin) cs = {cs.x * factor, cs.y * factor};
+  }
   const Places places(
       a, x, (static_cast<long>(base) + row) * a.cache_len + position, d);
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     const int head = first + h;
     if (head >= all_heads) continue;
-    if (head < a.heads + a.kv_heads) Rotate<kRun>(cos_sin, x1[h], x2[h]);
+    if (head < a.heads + a.kv_heads) {
+      Rotate<kRun>(cos_sin, x1[h], x2[h]);
+    } else if (scaled) {
+      Scale<kRun>(factor, x1[h]);
+      Scale<kRun>(factor, x2[h]);
+    }
     __nv_bfloat16* to = places.Of(a, head);
     *reinterpret_cast<Packed*>(to) = x1[h];
     *reinterpret_cast<Packed*>(to + half) = x2[h];

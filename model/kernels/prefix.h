@@ -52,6 +52,13 @@ struct RopeScatterArgs {
   int head_dim = 0;
   int cache_len = 0;
   int start_offset = 0;  // added to start
+  // Where qkv is the projection of tokens of which an RMSNorm has only applied
+  // its gain: the squares of their `width` values in `parts` sums [parts, rows
+  // * seq]. Everything is then multiplied by rsqrt(sum / width + 1e-6). Null:
+  // nothing is.
+  const float* squares = nullptr;
+  int parts = 0;
+  int width = 0;
 };
 
 // Rotates q and k by their positions and puts k and v into the cache.

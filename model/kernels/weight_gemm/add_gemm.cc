@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/weight_gemm/add_gemm.h"
 
+#include <limits>
+
 #include "model/kernels/processors.h"
 #include "model/kernels/weight_gemm/tile.h"
 
@@ -27,7 +29,8 @@ bool AddGemmSupports(int tokens, int in, int out) {
 }
 
 cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream) {
-  if (!Tiles(args.in, args.out) || args.tokens <= 0) {
+  if (!Tiles(args.in, args.out) || args.tokens <= 0 ||
+      args.tokens > std::numeric_limits<int>::max() / args.out) {
     return cudaErrorInvalidValue;
   }
   int processors = 0;

@@ -10,10 +10,18 @@ namespace piserve::kernels {
 // compute, and so take less power, than those a library prefers. Sum and
 // addition in FP32, one rounding at the end. CUTLASS's main loop for Hopper
 // with an epilogue of our own (tile.cuh).
+
+inline constexpr int kAddGemmSquares = 256;
+
 struct AddGemmArgs {
   const __nv_bfloat16* x = nullptr;  // [tokens, in]
   const __nv_bfloat16* w = nullptr;  // [out, in]
   __nv_bfloat16* y = nullptr;        // [tokens, out]
+  // For an RMSNorm behind, where gain is not null: y's new values times gain,
+  // and their squares, each summed over kAddGemmSquares outputs.
+  const float* gain = nullptr;      // [out]
+  __nv_bfloat16* gained = nullptr;  // [tokens, out]
+  float* squares = nullptr;         // [out / kAddGemmSquares, tokens]
   int tokens = 0;
   int in = 0;
   int out = 0;
@@ -24,8 +32,9 @@ struct AddGemmArgs {
 bool AddGemmSupports(int tokens, int in, int out);
 
 // Enqueues one kernel; pointers 16-byte aligned. A token's result depends
-// neither on its place nor on other tokens. Takes any number of tokens, and of
-// inputs and outputs those multiples; else cudaErrorInvalidValue.
+// neither on its place nor on other tokens. Takes any number of tokens with
+// less than 2^31 outputs in all, and of inputs and outputs those multiples; else
+// cudaErrorInvalidValue.
 cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream);
 
 }  // namespace piserve::kernels

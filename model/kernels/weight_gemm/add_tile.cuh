@@ -11,6 +11,7 @@ template <int kTokens>
 cudaError_t LaunchAdd(const AddGemmArgs& args, int processors,
                       cudaStream_t stream) {
   using Epilogue = AddEpilogue<kTokens>;
+  static_assert(Epilogue::kRows == kAddGemmSquares);
   using Element = typename Epilogue::Element;
   return LaunchTile<TileKernel<Epilogue::kRows, kTokens, Epilogue>>(
       {.w = args.w,
@@ -19,7 +20,9 @@ cudaError_t LaunchAdd(const AddGemmArgs& args, int processors,
        .tokens = args.tokens,
        .in = args.in},
       typename Epilogue::Arguments{reinterpret_cast<Element*>(args.y),
-                                   args.tokens, args.out},
+                                   args.gain,
+                                   reinterpret_cast<Element*>(args.gained),
+                                   args.squares, args.tokens, args.out},
       processors, stream);
 }
 

@@ -97,6 +97,53 @@ TEST_F(AddGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   ExpectRotated(Run(x, p, kTokens, y), first, kBy, p.out);
 }
 
+TEST_F(AddGemmTest, PreparesTheNormBehind) {
+  for (const int out : {256, 2048}) {
+    const Projection p(128, out);
+    for (const int tokens : {1, 209, 1009}) {
+      const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
+      DeviceArray<Bf16> device_x(x), w(p.w);
+      DeviceArray<Bf16> y(
+          NormalBf16(static_cast<std::size_t>(tokens) * out, 8));
+      const std::size_t size =
+          static_cast<std::size_t>(out / kAddGemmSquares) * tokens;
+      DeviceArray<float> squares(std::vector<float>(size + 512, -1));
+      const std::vector<float> gain = Normal(out, 9, 0.3f, 1);
+      DeviceArray<float> device_gain(gain);
+      DeviceArray<Bf16> gained(y.size());
+      ASSERT_EQ(LaunchAddGemm({.x = device_x.data(),
+                               .w = w.data(),
+                               .y = y.data(),
+                               .gain = device_gain.data(),
+                               .gained = gained.data(),
+                               .squares = squares.data(),
+                               .tokens = tokens,
+                               .in = p.in,
+                               .out = out},
+                              nullptr),
+                cudaSuccess);
+      const auto got = squares.Get();
+      const auto sums = y.Get();
+      for (std::size_t i = 0; i < size; ++i) {
+        const Bf16* part =
+            &sums[i % tokens * out + i / tokens * kAddGemmSquares];
+        double want = 0;
+        for (int n = 0; n < kAddGemmSquares; ++n) {
+          want += std::pow(Value(part[n]), 2);
+        }
+        ASSERT_NEAR(got[i], want, 1e-5 * want) << out << " " << i;
+      }
+      for (std::size_t i = size; i < got.size(); ++i) ASSERT_EQ(got[i], -1);
+      std::vector<Bf16> want(sums.size());
+      for (std::size_t i = 0; i < sums.size(); ++i) {
+        want[i] = __float2bfloat16_rn(static_cast<float>(Value(sums[i])) *
+                                      gain[i % out]);
+      }
+      EXPECT_TRUE(SameBits(gained.Get(), want)) << out << " " << tokens;
+    }
+  }
+}
+
 TEST_F(AddGemmTest, SupportsOnlyWhatFillsTheDevice) {
   EXPECT_TRUE(AddGemmSupports(6528, 16384, 2048));
   for (const int tokens : {0, 816, 3264, 4480, 7744}) {

@@ -99,6 +99,7 @@ TEST_F(PrefixTest, EmbedPrefixLaysOutEachRowAndFillsTheRestWithZeros) {
 struct RopeCase {
   int rows, seq, heads, kv_heads, head_dim, cache_len, start_offset, row_base;
   bool with_start;
+  int parts = 0;  // of the squares of tokens not yet normalised
 };
 
 void CheckRope(const RopeCase& c) {
@@ -134,6 +135,20 @@ void CheckRope(const RopeCase& c) {
   args.head_dim = c.head_dim;
   args.cache_len = c.cache_len;
   args.start_offset = c.start_offset;
+  constexpr int kNormWidth = 40;
+  const int tokens = c.rows * c.seq;
+  std::vector<float> squares = Normal(std::max(1, c.parts * tokens), 4);
+  for (float& v : squares) v *= v;
+  DeviceArray<float> squares_d(squares);
+  if (c.parts > 0) args.squares = squares_d.data();
+  args.parts = c.parts;
+  args.width = kNormWidth;
+  const auto factor = [&](int token) {
+    if (c.parts == 0) return 1.0;
+    double sum = 0;
+    for (int i = 0; i < c.parts; ++i) sum += squares[i * tokens + token];
+    return 1 / std::sqrt(sum / kNormWidth + 1e-6);
+  };
   ASSERT_EQ(LaunchRopeScatter(args, nullptr), cudaSuccess);
 
   const auto got = qkv_d.Get(), got_k = k.Get(), got_v = v.Get();
@@ -154,11 +169,22 @@ void CheckRope(const RopeCase& c) {
             c.head_dim;
         for (int d = 0; d < half; ++d) {
           const float2 cs = table[static_cast<long>(position) * half + d];
-          const double x1 = Value(qkv[at + d]), x2 = Value(qkv[at + d + half]);
+          const double scale = factor(r * c.seq + t);
+          const double x1 = scale * Value(qkv[at + d]);
+          const double x2 = scale * Value(qkv[at + d + half]);
           const bool turned = h < c.heads + c.kv_heads;
-          want.push_back(turned ? Rotate(x1, cs.x, x2, -cs.y)
-                                : Expected{x1, 0});
-          want.push_back(turned ? Rotate(x2, cs.x, x1, cs.y) : Expected{x2, 0});
+          const bool exact = !turned && c.parts == 0;
+          Expected first =
+              turned ? Rotate(x1, cs.x, x2, -cs.y) : Rotate(x1, 1, x2, 0);
+          Expected second =
+              turned ? Rotate(x2, cs.x, x1, cs.y) : Rotate(x2, 1, x1, 0);
+          const double factors_error =
+              c.parts == 0 ? 0 : 0x1p-20 * (std::abs(x1) + std::abs(x2));
+          for (Expected* e : {&first, &second}) {
+            e->tolerance = exact ? 0 : e->tolerance + factors_error;
+          }
+          want.push_back(first);
+          want.push_back(second);
           const auto& from = h < c.heads ? got : turned ? got_k : got_v;
           const long where = h < c.heads ? at : to;
           checked.push_back(from[where + d]);
@@ -188,6 +214,13 @@ TEST_F(PrefixTest, RopeRotatesInPlaceAndScattersToTheCache) {
   // Enough for several heads a thread, which divide the heads or do not.
   CheckRope({64, 50, 8, 1, 256, 260, 1, 0, true});
   CheckRope({64, 50, 4, 2, 256, 260, 0, 1, true});
+}
+
+TEST_F(PrefixTest, RopeAppliesANormThatTheProjectionLeftOut) {
+  CheckRope({2, 816, 8, 1, 256, 867, 0, 0, false, /*parts=*/8});
+  CheckRope({2, 816, 0, 1, 256, 867, 0, 1, false, /*parts=*/8});
+  CheckRope({3, 11, 8, 1, 32, 330, 0, 0, true, /*parts=*/1});
+  CheckRope({2, 9, 4, 2, 24, 40, 3, 1, true, /*parts=*/3});
 }
 
 // Many rows take other threads than one row; the bits are the same.
