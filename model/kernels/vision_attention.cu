@@ -14,7 +14,7 @@
 #include "model/kernels/processors.h"
 #include "model/kernels/tma.cuh"
 #include "model/kernels/vision_attention.h"
-#include "model/kernels/vision_wgmma.cuh"
+#include "model/kernels/vision_attention/wgmma.cuh"
 #include "model/kernels/warpgroup.cuh"
 
 namespace piserve::kernels {
