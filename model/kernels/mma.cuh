@@ -50,6 +50,22 @@ __device__ inline void LoadMatrix4Transposed(const void* row,
       : "memory");
 }
 
+__device__ inline void StoreMatrix4(void* row, const std::uint32_t (&r)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};\n" ::"r"(
+          SharedAddress(row)),
+      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+      : "memory");
+}
+
+__device__ inline void StoreMatrix2(void* row, const std::uint32_t (&r)[2]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1,%2};\n" ::"r"(
+          SharedAddress(row)),
+      "r"(r[0]), "r"(r[1])
+      : "memory");
+}
+
 // c += a b with a 16x16, b 16x8, FP32 accumulation.
 __device__ inline void Mma(float (&c)[4], const std::uint32_t (&a)[4],
                            std::uint32_t b0, std::uint32_t b1) {

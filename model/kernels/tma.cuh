@@ -150,4 +150,22 @@ __device__ inline void CopyBoxTo(std::uint16_t ctas, const CUtensorMap& map,
       : "memory");
 }
 
+// Copies the box at these coordinates from shared memory to the tensor; a group
+// of its own.
+__device__ inline void CopyBoxBack(const CUtensorMap& map, const void* from,
+                                   int c0, int c1, int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, "
+      "%3, %4}], [%1];\n"
+      "cp.async.bulk.commit_group;\n" ::"l"(&map),
+      "r"(SharedAddress(from)), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
+
+// Waits until all that this thread copies back has been read from shared
+// memory. The kernel's end waits for the rest.
+__device__ inline void WaitForCopiesRead() {
+  asm volatile("cp.async.bulk.wait_group.read 0;\n" ::: "memory");
+}
+
 }  // namespace piserve::kernels

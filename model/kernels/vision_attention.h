@@ -19,10 +19,11 @@ struct VisionAttentionArgs {
 bool VisionAttentionSupports(int tokens, int head_dim);
 
 // Attention among the patches of each image: out = sum p v / sum p with
-// p = exp(head_dim^-0.5 q k - row's maximum); scores, maximum and sums in FP32,
-// p rounded to bf16 where it meets v, one rounding at the end. An image's bits
-// depend neither on its place nor on other images. Pointers 16-byte aligned.
-// cudaErrorInvalidValue for a shape that is not supported.
+// p = exp(head_dim^-0.5 q k - row's maximum), in both sums rounded to bf16: sum
+// p is taken over the weights that meet v. Scores, maximum and sums in FP32,
+// one rounding at the end. An image's bits depend neither on its place nor on
+// other images. Pointers 16-byte aligned. cudaErrorInvalidValue for a shape
+// that is not supported.
 cudaError_t LaunchVisionAttention(const VisionAttentionArgs& args,
                                   cudaStream_t stream);
 

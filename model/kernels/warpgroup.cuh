@@ -176,7 +176,7 @@ __device__ inline void BarrierWait(std::uint64_t* barrier, int parity) {
       : "memory");
 }
 
-// Makes this thread's writes to shared memory visible to wgmma.
+// Makes this thread's writes to shared memory visible to wgmma and bulk copies.
 __device__ inline void FenceForWgmma() {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
 }

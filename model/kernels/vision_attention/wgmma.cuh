@@ -7,7 +7,7 @@
 // tile as in warpgroup.cuh, its last eight a piece: 16 bytes a row, row after
 // row, in core matrices of eight rows without a swizzle. Source: PTX
 // ISA 9.0, 9.7.15.
-namespace piserve::kernels::vision {
+namespace piserve::kernels::vision_attention {
 
 constexpr std::uint64_t kCoreMatrix = 8 * 16;  // bytes
 
@@ -18,9 +18,12 @@ __device__ inline std::uint64_t TwoPieces(std::uint32_t address,
   return address >> 4 | static_cast<std::uint64_t>(next >> 4) << 16 |
          kCoreMatrix >> 4 << 32;
 }
-// 16 rows of a piece, summed over.
-__device__ inline std::uint64_t PieceRows(std::uint32_t address) {
-  return address >> 4 | kCoreMatrix >> 4 << 16;
+// 16 rows of a piece, summed over, beside those of another one `next` bytes
+// further.
+__device__ inline std::uint64_t PiecesRows(std::uint32_t address,
+                                           std::uint32_t next) {
+  return address >> 4 | kCoreMatrix >> 4 << 16 |
+         static_cast<std::uint64_t>(next >> 4) << 32;
 }
 
 // c = a b (+ c), 64 x 256 x 16: rows of a times rows of b.
@@ -92,16 +95,17 @@ __device__ inline void Multiply64x64(float (&c)[32],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
 }
 
-// c = a b (+ c), 64 x 8 x 16: a in registers times columns of b.
-__device__ inline void Multiply64x8(float (&c)[4], const std::uint32_t (&a)[4],
-                                    std::uint64_t b, int accumulate) {
+// c = a b (+ c), 64 x 16 x 16: a in registers times columns of b.
+__device__ inline void Multiply64x16(float (&c)[8], const std::uint32_t (&a)[4],
+                                     std::uint64_t b, int accumulate) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %9, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3"
-      "}, {%4, %5, %6, %7}, %8, p, 1, 1, 1;\n}\n"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %13, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7"
+      "}, {%8, %9, %10, %11}, %12, p, 1, 1, 1;\n}\n"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
+        "+f"(c[6]), "+f"(c[7])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
 }
 
-}  // namespace piserve::kernels::vision
+}  // namespace piserve::kernels::vision_attention

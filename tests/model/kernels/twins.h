@@ -12,6 +12,8 @@ namespace piserve::kernels {
 
 // One query's answer. Three things part the kernel from exact arithmetic:
 //   p rounded to bf16: at most 2^-8 of each term, so 2^-8 of A = sum p|v| / l;
+//   where l sums the rounded p (vision), 2^-8 of sum p|v - result| / l, which
+//   values of either sign make about A, and one weight above all makes less;
 //   the result rounded to bf16: 2^-8 of it;
 //   scores in FP32, C terms: an error of C * 2^-24 * sum |q k| * scale, which
 //   moves numerator and denominator by e^that - 1 each; exp2 and the sums over
