@@ -103,7 +103,7 @@ struct GeluEpilogue : EpilogueBase {
     return {params.sums[row], static_cast<float>(params.bias[row])};
   }
   CUTLASS_DEVICE float2 MomentsOf(int token) const {
-    return __ldg(params.moments + min(token, params.tokens - 1));
+    return params.moments[min(token, params.tokens - 1)];
   }
   CUTLASS_DEVICE static float Finish(float product, float2 moments,
                                      RowTerms row) {
