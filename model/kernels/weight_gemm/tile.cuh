@@ -10,8 +10,6 @@
 #include <cutlass/gemm/collective/collective_builder.hpp>
 #include <cutlass/gemm/kernel/gemm_universal.hpp>
 
-#include "model/kernels/weight_gemm/tile.h"
-
 namespace piserve::kernels::weight_gemm {
 
 // Weights on the MMA's M side, tokens on its N side, whose tile may be any
@@ -19,7 +17,6 @@ namespace piserve::kernels::weight_gemm {
 // neighbouring tokens share the weights they load.
 template <int kRows, int kTokens, typename Epilogue>
 struct TileKernel {
-  static constexpr int kTileRows = kRows, kTileTokens = kTokens;
   using Element = cutlass::bfloat16_t;
   using Tile = cute::Shape<cute::Int<kRows>, cute::Int<kTokens>, cute::_64>;
   using Cluster = cute::Shape<cute::_1, cute::_2, cute::_1>;
@@ -65,12 +62,6 @@ cudaError_t LaunchTile(const Operands& o, const EpilogueArguments& epilogue,
   arguments.mainloop.dB = strides;
   arguments.epilogue = epilogue;
   arguments.hw_info.sm_count = processors;
-  using Raster = decltype(arguments.scheduler.raster_order);
-  arguments.scheduler.raster_order = Raster::AlongM;
-  arguments.scheduler.max_swizzle_size =
-      o.parts > 1 ? 1
-                  : Swizzle(o.rows, o.tokens, Kernel::kTileRows,
-                            Kernel::kTileTokens, processors);
   Gemm gemm;
   if (Gemm::can_implement(arguments) != cutlass::Status::kSuccess) {
     return cudaErrorInvalidValue;

@@ -20,24 +20,6 @@ constexpr int Waves(int rows, int tokens, int tile_rows, int tile_tokens,
   return (tiles + processors - 1) / processors;
 }
 
-// How many clusters of neighbouring tokens are taken before the next weight
-// rows: a round whose tiles lie in a square re-reads least from memory. The
-// scheduler rounds tiles up to that many, both ways; so never so many that
-// there would be rows beyond the last or one more round.
-constexpr int Swizzle(int rows, int tokens, int tile_rows, int tile_tokens,
-                      int processors) {
-  const int waves = Waves(rows, tokens, tile_rows, tile_tokens, processors);
-  for (int swizzle = 8; swizzle > 1; swizzle /= 2) {
-    const int columns = 2 * swizzle * tile_tokens;
-    const int padded = (tokens + columns - 1) / columns * columns;
-    if (rows % (swizzle * tile_rows) == 0 &&
-        Waves(rows, padded, tile_rows, tile_tokens, processors) == waves) {
-      return swizzle;
-    }
-  }
-  return 1;
-}
-
 // One kernel for tiles of kRows weight rows by kTokens tokens. Each is an
 // object of its own: a minute of nvcc.
 template <int kRows, int kTokens>
