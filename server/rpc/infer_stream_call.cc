@@ -193,7 +193,8 @@ void InferStreamCall::Complete(const Request& request,
     if (!cancelled_) unsent_.push_back(std::move(answer));
     next = DecideNext();
   }
-  Do(next);
+  // With nothing to do here the object may be gone by now.
+  if (next.any()) Do(next);
 }
 
 InferStreamCall::Unsent InferStreamCall::Refusal(const Request& request,

@@ -69,6 +69,8 @@ class InferStreamCall final
   struct Next {
     grpc::ByteBuffer* write = nullptr;
     std::optional<absl::Status> finish = {};
+
+    bool any() const { return write != nullptr || finish.has_value(); }
   };
 
   // False once the stream is finished: its status is the answer then, and a
