@@ -4,28 +4,24 @@
 #include <limits>
 
 #include "model/kernels/processors.h"
+#include "model/kernels/weight_gemm/large_tile.h"
 #include "model/kernels/weight_gemm/tile.h"
 
 namespace piserve::kernels {
 namespace {
 
-constexpr int kTileRows = 256, kTileTokens = 208;
-constexpr double kLeastFill = 0.9;  // of the waves' tiles, by tokens
-constexpr int kLeastIn = 8192;      // below, the epilogue weighs too much
+constexpr int kLeastIn = 8192;  // below, the epilogue weighs too much
 
 bool Tiles(int in, int out) {
-  return in > 0 && out > 0 && in % 64 == 0 && out % kTileRows == 0;
+  return in > 0 && out > 0 && in % 64 == 0 &&
+         out % weight_gemm::kLargeTileRows == 0;
 }
 
 }  // namespace
 
 bool AddGemmSupports(int tokens, int in, int out) {
-  if (tokens <= 0 || in < kLeastIn || !Tiles(in, out)) return false;
-  const int waves = weight_gemm::Waves(out, tokens, kTileRows, kTileTokens,
-                                       kTargetProcessors);
-  const double places = 1.0 * waves * kTargetProcessors * kTileTokens *
-                        kTileRows / out;  // for tokens
-  return waves > 1 && tokens >= kLeastFill * places;
+  return tokens > 0 && in >= kLeastIn && Tiles(in, out) &&
+         weight_gemm::FillsLargeTiles(tokens, out);
 }
 
 cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream) {
@@ -37,7 +33,8 @@ cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream) {
   if (cudaError_t e = Processors(&processors); e != cudaSuccess) {
     return e;
   }
-  return weight_gemm::LaunchAdd<kTileTokens>(args, processors, stream);
+  return weight_gemm::LaunchAdd<weight_gemm::kLargeTileTokens>(args, processors,
+                                                               stream);
 }
 
 }  // namespace piserve::kernels
