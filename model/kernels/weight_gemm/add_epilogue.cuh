@@ -5,6 +5,7 @@
 
 #include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
+#include "model/kernels/weight_gemm/large_tile.h"
 #include "model/kernels/weight_gemm/turn.cuh"
 
 namespace piserve::kernels::weight_gemm {
@@ -14,8 +15,7 @@ namespace piserve::kernels::weight_gemm {
 // gain, and the squares summed over those rows.
 template <int kTokens>
 struct AddEpilogue : EpilogueBase {
-  static constexpr int kRows = 256, kWarps = 8, kHalves = 2;
-  static constexpr int kGroups = kTokens / 8;
+  static constexpr int kRows = kLargeTileRows, kWarps = 8, kHalves = 2;
   static constexpr int kTurns = kTokens / kTurned;
   static constexpr int kAhead = 3;  // turns whose chunks are on their way
   static_assert(kTokens % kTurned == 0);
@@ -46,7 +46,7 @@ struct AddEpilogue : EpilogueBase {
       const cute::Tensor<Engine, Layout>& accumulators, Mma, Residue,
       int thread, char* memory) {
     static_assert(decltype(cute::size(accumulators))::value ==
-                  4 * kHalves * kGroups);
+                  kHalves * kTokens / 2);
     const Place at(thread);
     const TurnLane lane(at.lane);
     auto& shared = *reinterpret_cast<SharedStorage*>(memory);
@@ -78,7 +78,7 @@ struct AddEpilogue : EpilogueBase {
         TurnedWords words = lane.Load(before);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-          const int i = 4 * (h * kGroups + turn * 2 + k / 2) + k % 2 * 2;
+          const int i = TurnedAccumulator<kTokens>(h, turn, k);
           words.word[k] =
               Add(words.word[k], accumulators(i), accumulators(i + 1));
         }

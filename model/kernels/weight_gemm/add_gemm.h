@@ -33,8 +33,8 @@ bool AddGemmSupports(int tokens, int in, int out);
 
 // Enqueues one kernel; pointers 16-byte aligned. A token's result depends
 // neither on its place nor on other tokens. Takes any number of tokens with
-// less than 2^31 outputs in all, and of inputs and outputs those multiples; else
-// cudaErrorInvalidValue.
+// less than 2^31 outputs in all, and of inputs and outputs those multiples;
+// else cudaErrorInvalidValue.
 cudaError_t LaunchAddGemm(const AddGemmArgs& args, cudaStream_t stream);
 
 }  // namespace piserve::kernels

@@ -4,6 +4,7 @@
 #include "model/kernels/gelu.cuh"
 #include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
+#include "model/kernels/weight_gemm/large_tile.h"
 #include "model/kernels/weight_gemm/turn.cuh"
 
 namespace piserve::kernels::weight_gemm {
@@ -12,8 +13,7 @@ namespace piserve::kernels::weight_gemm {
 // weight rows by kTokens tokens.
 template <int kTokens>
 struct GeluEpilogue : EpilogueBase {
-  static constexpr int kRows = 256, kWarps = 8, kHalves = 2;
-  static constexpr int kGroups = kTokens / 8;
+  static constexpr int kRows = kLargeTileRows, kWarps = 8, kHalves = 2;
   static constexpr int kTurns = kTokens / kTurned;
   static_assert(kTokens % kTurned == 0);
 
@@ -41,7 +41,7 @@ struct GeluEpilogue : EpilogueBase {
       const cute::Tensor<Engine, Layout>& accumulators, Mma, Residue,
       int thread, char* memory) {
     static_assert(decltype(cute::size(accumulators))::value ==
-                  4 * kHalves * kGroups);
+                  kHalves * kTokens / 2);
     const Place at(thread);
     const TurnLane lane(at.lane);
     auto& places = reinterpret_cast<SharedStorage*>(memory)->places[at.warp];
@@ -70,7 +70,7 @@ struct GeluEpilogue : EpilogueBase {
         TurnedWords words;
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-          const int i = 4 * (h * kGroups + turn * 2 + k / 2) + k % 2 * 2;
+          const int i = TurnedAccumulator<kTokens>(h, turn, k);
           const RowTerms& row = terms[h][k % 2];
           words.word[k] = PackPair(
               Finish(accumulators(i), moments[k / 2 * 2], row),

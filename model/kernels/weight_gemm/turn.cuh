@@ -18,6 +18,14 @@ struct TurnedWords {
   std::uint32_t word[4];
 };
 
+// The first of the two accumulators that word k of a turn is made of, of half h
+// of a tile of kTokens tokens (Place).
+template <int kTokens>
+CUTLASS_HOST_DEVICE constexpr int TurnedAccumulator(int h, int turn, int k) {
+  const int group = h * (kTokens / 8) + turn * (kTurned / 8) + k / 2;
+  return 4 * group + k % 2 * 2;
+}
+
 // Chunks of 8 rows of a token; TurnLane says which is where.
 struct alignas(128) TurnPlace {
   uint4 chunks[2 * kTurned];
