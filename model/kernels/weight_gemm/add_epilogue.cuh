@@ -5,7 +5,6 @@
 
 #include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
-#include "model/kernels/weight_gemm/large_tile.h"
 #include "model/kernels/weight_gemm/turn.cuh"
 
 namespace piserve::kernels::weight_gemm {
@@ -15,7 +14,7 @@ namespace piserve::kernels::weight_gemm {
 // gain, and the squares summed over those rows.
 template <int kTokens>
 struct AddEpilogue : EpilogueBase {
-  static constexpr int kRows = kLargeTileRows, kWarps = 8, kHalves = 2;
+  static constexpr int kRows = 256, kWarps = 8, kHalves = 2;
   static constexpr int kTurns = kTokens / kTurned;
   static constexpr int kAhead = 3;  // turns whose chunks are on their way
   static_assert(kTokens % kTurned == 0);

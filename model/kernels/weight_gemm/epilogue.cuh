@@ -66,9 +66,9 @@ struct EpilogueBase {
 };
 
 // Where a thread's accumulators lie. Element 4 g + r of half h, in order (h, g,
-// r), of a tile of 64 or 128 times two warpgroups' rows: weight row
-// 128 h + 16 warp + lane / 4 (+ 8 for r >= 2), token 8 g + 2 (lane % 4) + r
-// % 2.
+// r), of a tile that `warps` warps share, 16 rows of each half to a warp: weight
+// row 16 (warps h + warp) + lane / 4 (+ 8 for r >= 2), token 8 g + 2 (lane % 4)
+// + r % 2.
 struct Place {
   int lane, warp;
   CUTLASS_DEVICE explicit Place(int thread)

@@ -4,16 +4,15 @@
 #include "model/kernels/gelu.cuh"
 #include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
-#include "model/kernels/weight_gemm/large_tile.h"
 #include "model/kernels/weight_gemm/turn.cuh"
 
 namespace piserve::kernels::weight_gemm {
 
-// GELU of what a norm with known moments and a projection make of a tile of 256
-// weight rows by kTokens tokens.
-template <int kTokens>
+// GELU of what a norm with known moments and a projection make of a tile of
+// kRows weight rows by kTokens tokens, which one warpgroup has.
+template <int kRows, int kTokens>
 struct GeluEpilogue : EpilogueBase {
-  static constexpr int kRows = kLargeTileRows, kWarps = 8, kHalves = 2;
+  static constexpr int kWarps = 4, kHalves = kRows / (kWarps * 16);
   static constexpr int kTurns = kTokens / kTurned;
   static_assert(kTokens % kTurned == 0);
 
@@ -26,8 +25,12 @@ struct GeluEpilogue : EpilogueBase {
     int out = 0;  // a multiple of 8
   };
   using Params = Arguments;
+  // A warp's: the warpgroups take turns at it (tile.cuh, ATileEach).
   struct SharedStorage {
-    TurnPlace places[kWarps][kHalves];
+    struct {
+      TurnPlace places[kHalves];
+      float2 moments[kTokens];
+    } warp[kWarps];
   };
   using TensorStorage = SharedStorage;
 
@@ -44,8 +47,10 @@ struct GeluEpilogue : EpilogueBase {
                   kHalves * kTokens / 2);
     const Place at(thread);
     const TurnLane lane(at.lane);
-    auto& places = reinterpret_cast<SharedStorage*>(memory)->places[at.warp];
+    auto& [places, known] =
+        reinterpret_cast<SharedStorage*>(memory)->warp[at.warp];
     const int first_token = cute::get<1>(tile) * kTokens;
+    LoadMoments(first_token, at.lane, known);
     const int first_row = cute::get<0>(tile) * kRows + at.warp * 16;
     RowTerms terms[kHalves][2];
 #pragma unroll
@@ -61,8 +66,8 @@ struct GeluEpilogue : EpilogueBase {
       float2 moments[4];  // of the words' tokens
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        moments[k] = MomentsOf(first_token + turn * kTurned + k / 2 * 8 +
-                               at.lane % 4 * 2 + k % 2);
+        moments[k] =
+            known[turn * kTurned + k / 2 * 8 + at.lane % 4 * 2 + k % 2];
       }
       __syncwarp();  // everyone has read what was there
 #pragma unroll
@@ -102,8 +107,16 @@ struct GeluEpilogue : EpilogueBase {
     if (row >= params.out) return {0, 0};
     return {params.sums[row], static_cast<float>(params.bias[row])};
   }
-  CUTLASS_DEVICE float2 MomentsOf(int token) const {
-    return params.moments[min(token, params.tokens - 1)];
+  // All at once: one by one, each would come as late as all of them.
+  CUTLASS_DEVICE void LoadMoments(int first_token, int lane,
+                                  float2 (&to)[kTokens]) const {
+#pragma unroll
+    for (int i = 0; i < kTokens; i += 32) {
+      if (i + lane >= kTokens) break;
+      to[i + lane] =
+          params.moments[min(first_token + i + lane, params.tokens - 1)];
+    }
+    __syncwarp();
   }
   CUTLASS_DEVICE static float Finish(float product, float2 moments,
                                      RowTerms row) {

@@ -7,12 +7,13 @@
 
 namespace piserve::kernels::weight_gemm {
 
-template <int kTokens>
+template <int kRows, int kTokens>
 cudaError_t LaunchGelu(const GeluGemmArgs& args, int processors,
                        cudaStream_t stream) {
-  using Epilogue = GeluEpilogue<kTokens>;
+  using Epilogue = GeluEpilogue<kRows, kTokens>;
   using Element = typename Epilogue::Element;
-  return LaunchTile<TileKernel<Epilogue::kRows, kTokens, Epilogue>>(
+  return LaunchTile<
+      TileKernel<kRows, kTokens, Epilogue, ATileEach, Pairs::kOfWeights>>(
       {.w = args.w,
        .x = args.x,
        .rows = args.out,

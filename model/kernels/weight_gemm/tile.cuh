@@ -9,17 +9,28 @@
 #include <cutlass/epilogue/collective/default_epilogue.hpp>
 #include <cutlass/gemm/collective/collective_builder.hpp>
 #include <cutlass/gemm/kernel/gemm_universal.hpp>
+#include <type_traits>
+
+#include "model/kernels/weight_gemm/tile.h"
 
 namespace piserve::kernels::weight_gemm {
 
+// How the two multiplying warpgroups of a CTA share its tiles.
+using BothATile = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
+// One's epilogue beside the other's products.
+using ATileEach = cutlass::gemm::KernelTmaWarpSpecializedPingpong;
+
 // Weights on the MMA's M side, tokens on its N side, whose tile may be any
-// multiple of 16: so few rows of a tile are empty. Two CTAs that take
-// neighbouring tokens share the weights they load.
-template <int kRows, int kTokens, typename Epilogue>
+// multiple of 16: so few rows of a tile are empty. The two CTAs of a cluster
+// share what they both load.
+template <int kRows, int kTokens, typename Epilogue,
+          typename Schedule = BothATile, Pairs kPairs = Pairs::kOfTokens>
 struct TileKernel {
   using Element = cutlass::bfloat16_t;
   using Tile = cute::Shape<cute::Int<kRows>, cute::Int<kTokens>, cute::_64>;
-  using Cluster = cute::Shape<cute::_1, cute::_2, cute::_1>;
+  using Cluster = std::conditional_t<kPairs == Pairs::kOfTokens,
+                                     cute::Shape<cute::_1, cute::_2, cute::_1>,
+                                     cute::Shape<cute::_2, cute::_1, cute::_1>>;
   using Output =
       cutlass::epilogue::collective::detail::Sm90TmaWarpSpecializedAdapter<
           Epilogue>;
@@ -29,7 +40,7 @@ struct TileKernel {
       float, Tile, Cluster,
       cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
           sizeof(typename Output::SharedStorage))>,
-      cutlass::gemm::KernelTmaWarpSpecializedCooperative>::CollectiveOp;
+      Schedule>::CollectiveOp;
   using Gemm = cutlass::gemm::device::GemmUniversalAdapter<
       cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>,
                                            MainLoop, Output,

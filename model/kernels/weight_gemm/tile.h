@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "model/kernels/processors.h"
 #include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "model/kernels/weight_gemm/gelu_gemm.h"
@@ -10,14 +11,32 @@
 
 namespace piserve::kernels::weight_gemm {
 
+// Which tiles a cluster's two CTAs take: neighbouring tokens of the same
+// weights, or neighbouring weights of the same tokens; whether or not there is
+// a second one.
+enum class Pairs { kOfTokens, kOfWeights };
+
 // Rounds in which `processors` multiprocessors compute the tiles of `rows`
-// weight rows by `tokens` tokens, tile_rows by tile_tokens each. A cluster
-// takes two columns, whether or not there is a second one.
+// weight rows by `tokens` tokens, tile_rows by tile_tokens each.
 constexpr int Waves(int rows, int tokens, int tile_rows, int tile_tokens,
-                    int processors) {
-  const int pairs = (tokens + 2 * tile_tokens - 1) / (2 * tile_tokens);
-  const int tiles = 2 * pairs * ((rows + tile_rows - 1) / tile_rows);
-  return (tiles + processors - 1) / processors;
+                    int processors, Pairs pairs = Pairs::kOfTokens) {
+  int down = (rows + tile_rows - 1) / tile_rows;
+  int across = (tokens + tile_tokens - 1) / tile_tokens;
+  int& paired = pairs == Pairs::kOfTokens ? across : down;
+  paired = (paired + 1) / 2 * 2;
+  return (down * across + processors - 1) / processors;
+}
+
+// Whether they make more than one wave on an H200, and waves that leave few
+// multiprocessors idle.
+constexpr bool FillsWaves(int rows, int tokens, int tile_rows, int tile_tokens,
+                          Pairs pairs = Pairs::kOfTokens) {
+  constexpr double kLeastFill = 0.9;  // of the waves' tiles
+  const int waves =
+      Waves(rows, tokens, tile_rows, tile_tokens, kTargetProcessors, pairs);
+  const double places =
+      1.0 * waves * kTargetProcessors * tile_rows * tile_tokens;
+  return waves > 1 && 1.0 * rows * tokens >= kLeastFill * places;
 }
 
 // One kernel for tiles of kRows weight rows by kTokens tokens. Each is an
@@ -28,7 +47,7 @@ cudaError_t LaunchGeglu(const GegluGemmArgs& args, int processors,
 template <int kTokens>
 cudaError_t LaunchAdd(const AddGemmArgs& args, int processors,
                       cudaStream_t stream);
-template <int kTokens>
+template <int kRows, int kTokens>
 cudaError_t LaunchGelu(const GeluGemmArgs& args, int processors,
                        cudaStream_t stream);
 template <int kTokens>

@@ -121,8 +121,10 @@ TEST_F(GeluGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
 }
 
 TEST_F(GeluGemmTest, SupportsOnlyWhatFillsTheDevice) {
-  EXPECT_TRUE(GeluGemmSupports(6144, 1152, 4304));
-  for (const int tokens : {0, 768, 4096}) {
+  for (const int tokens : {3072, 3840, 4608, 5376, 6144}) {
+    EXPECT_TRUE(GeluGemmSupports(tokens, 1152, 4304)) << tokens;
+  }
+  for (const int tokens : {0, 768, 2304, 2560}) {
     EXPECT_FALSE(GeluGemmSupports(tokens, 1152, 4304)) << tokens;
   }
   EXPECT_FALSE(GeluGemmSupports(6144, 1152 + 32, 4304));

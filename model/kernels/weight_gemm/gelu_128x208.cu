@@ -3,6 +3,7 @@
 
 namespace piserve::kernels::weight_gemm {
 
-template cudaError_t LaunchGelu<208>(const GeluGemmArgs&, int, cudaStream_t);
+template cudaError_t LaunchGelu<128, 208>(const GeluGemmArgs&, int,
+                                          cudaStream_t);
 
 }  // namespace piserve::kernels::weight_gemm
