@@ -114,48 +114,52 @@ class SuffixTile {
   uint4 v_[12];
 };
 
-// Which keys of a tile a token may see: those below `count` and not among the
-// `hidden` ones from `first` on (the actions, from Pi0's state token).
-struct Sight {
-  int count, first, hidden;
-
-  __device__ __forceinline__ Sight(const Block& b, int tile, int row) {
-    const int cached = Overflow(b.prefix);
-    const bool suffix = tile == kCachedTiles, has_state = b.HasState();
-    count = suffix ? cached + b.horizon + (has_state ? 1 : 0)
-                   : b.prefix - tile * kTileKeys;
-    first = cached;
-    hidden = suffix && has_state && row == b.horizon ? b.horizon : 0;
+// Takes out the scores of keys that a token may not see: those from a count on
+// and, for Pi0's state token, the actions.
+__device__ __forceinline__ void Mask(const Block& b, int tile, float (&s)[32]) {
+  const int cached = Overflow(b.prefix);
+  const bool suffix = tile == kCachedTiles;
+  const int count = suffix ? cached + b.horizon + (b.HasState() ? 1 : 0)
+                           : b.prefix - tile * kTileKeys;
+  if (count < kTileKeys) {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const int key = 8 * (i >> 2) + (i & 1);
+      if (key >= count - 2 * b.quad) s[i] = kNoScore;
+    }
   }
-  __device__ __forceinline__ bool Sees(int key) const {
-    return key < count &&
-           static_cast<unsigned>(key - first) >= static_cast<unsigned>(hidden);
-  }
-};
-
-// Scores s (64 tokens x 64 keys) to probabilities relative to the row's maximum
-// in this tile, as bf16 fragments; maximum and sum to shared.stats.
-__device__ __forceinline__ void Softmax(const Block& b, int tile,
-                                        float (&s)[32],
-                                        std::uint32_t (&p)[16]) {
-  float most[2] = {kNoScore, kNoScore}, sum[2] = {0, 0};
-  const Sight sight[2] = {Sight(b, tile, b.row0), Sight(b, tile, b.row0 + 8)};
+  if (!suffix || b.rows == b.horizon) return;
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int key = 8 * (i >> 2) + 2 * b.quad + (i & 1);
-    const int r = (i >> 1) & 1;
-    s[i] = sight[r].Sees(key) ? s[i] * kScoreScale : kNoScore;
-    most[r] = fmaxf(most[r], s[i]);
+    const int row = b.row0 + 8 * ((i >> 1) & 1);
+    const bool action = key >= cached && key < cached + b.horizon;
+    if (row == b.horizon && action) s[i] = kNoScore;
+  }
+}
+
+// Scores s (64 tokens x 64 keys) to probabilities relative to the row's maximum
+// in this tile, as bf16 fragments; maximum and sum to shared.stats. Of every
+// token that counts the tile has a key.
+__device__ __forceinline__ void Softmax(const Block& b, int tile,
+                                        float (&s)[32],
+                                        std::uint32_t (&p)[16]) {
+  Mask(b, tile, s);
+  float most[2] = {kNoScore, kNoScore}, sum[2] = {0, 0};
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    most[(i >> 1) & 1] = fmaxf(most[(i >> 1) & 1], s[i]);
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
     most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
+    most[r] *= kScoreScale;
   }
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int r = (i >> 1) & 1;
-    s[i] = s[i] == kNoScore ? 0 : Exp2(s[i] - most[r]);
+    s[i] = Exp2(fmaf(s[i], kScoreScale, -most[r]));
     sum[r] += s[i];
   }
 #pragma unroll
@@ -338,9 +342,10 @@ __device__ __forceinline__ void CombineSplits(const Block& b, unsigned tag) {
     }
   }
   total += __shfl_xor_sync(~0u, total, 1);
+  const float inverse = __frcp_rn(total);
 #pragma unroll
   for (int k = 0; k < 8; ++k) {
-    o[k] = (o[k] + __shfl_xor_sync(~0u, o[k], 1)) / total;
+    o[k] = (o[k] + __shfl_xor_sync(~0u, o[k], 1)) * inverse;
   }
   // The upper of two rows sends columns 0 to 3 of both, the lower 4 to 7.
   const bool upper = (b.lane & 4) == 0;

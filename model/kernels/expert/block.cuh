@@ -103,6 +103,10 @@ __device__ __forceinline__ void SyncMatrixThreads() {
   asm volatile("bar.sync 1, %0;" ::"n"(kMatrixThreads) : "memory");
 }
 
+__device__ __forceinline__ void SyncWarpgroup(const Block& b) {
+  asm volatile("bar.sync %0, 128;" ::"r"(2 + b.group) : "memory");
+}
+
 // Runs a stage for every sequence, one after another: while one's results
 // travel, the next one's are made, from the same weights. `kMany`: there may be
 // more than one.

@@ -194,8 +194,7 @@ __device__ __forceinline__ void RunStep(Block& b, int step, int steps) {
                           : b.args.shift + static_cast<long>(time) * kShiftRow +
                                 kExpertDepth * kLayerShift;
   ForEachSequence<kMany>(b, [&] {
-    UpdateActions(b, step, steps, bias, step & 1);
-    if (step + 1 < steps) SendSuffixRow(b, time + 1, (step + 1) & 1);
+    UpdateActions<kForm>(b, step, steps, time + 1, bias, step & 1);
   });
 }
 
@@ -226,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     Block b = MakeBlock(args, shared);
     if (!kMany) LoadRope(b);
     const int steps = args.call->steps;
-    ForEachSequence<kMany>(b, [&] { SendSuffixRow(b, b.table_row, 0); });
+    ForEachSequence<kMany>(b, [&] { SendSuffixRow<kForm>(b, b.table_row, 0); });
     for (int step = 0; step < steps; ++step) {
       RunStep<kForm, kMany>(b, step, steps);
     }

@@ -83,7 +83,7 @@ __device__ __forceinline__ void Qkv(Block& b, int layer, const float* shift,
   for (int n = 0; n < kGroups; ++n) {
     add[n] = ShiftPair(shift, 8 * GroupOf(b.id, n) + 2 * b.quad);
   }
-  ResidualScales scales(b, b.mail + Workspace::kAttentionSums);
+  ResidualScales scales(b, b.mail + Workspace::kAttentionSums, 2 * b.group);
   float d[4 * kGroups];
   Multiply<kGroups, 4>(
       b, b.mail + Workspace::kAttentionIn + 2 * b.group * kChunkBytes, in_tag,
@@ -158,7 +158,7 @@ __device__ __forceinline__ void GateUp(Block& b, const float* shift,
     add[n] = ShiftPair(
         shift, kQkvGroups * 8 + 64 * b.id + 32 * b.group + 8 * n + 2 * b.quad);
   }
-  ResidualScales scales(b, b.mail + Workspace::kMlpSums);
+  ResidualScales scales(b, b.mail + Workspace::kMlpSums, b.group);
   float d[32];
   Multiply<8, 4>(
       b, b.mail + Workspace::kMlpIn + b.group * kChunkBytes, tag,
@@ -242,13 +242,16 @@ __device__ __forceinline__ void SendResidual(const Block& b,
                 make_uint4(w0, below0, w1, below1));
   }
   square += __shfl_xor_sync(~0u, square, 2);
-  const int base = b.lane & 4;
-  const float4 four = make_float4(
-      __shfl_sync(~0u, square, base), __shfl_sync(~0u, square, base + 8),
-      __shfl_sync(~0u, square, base + 16), __shfl_sync(~0u, square, base + 24));
-  const int row4 = 4 * (b.warp >> 1) + (b.warp & 1) + (b.lane & 4) / 2;
-  if ((b.lane & ~4) == 0 && 4 * row4 < b.rows) {
-    StorePacket(sums + SumsAt(row4, b.id), TagFloats(four, tag));
+  float row[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    row[i] = __shfl_sync(~0u, square, 8 * (i & 3) + (i & 4));
+  }
+  if (b.lane == 0 && SumsRow(b.warp) < b.rows) {
+    StorePacket(
+        sums + SumsAt(b.warp, b.id),
+        make_uint4(PackTagged(row[0], row[1], tag), PackPair(row[2], row[3]),
+                   PackPair(row[4], row[5]), PackPair(row[6], row[7])));
   }
 }
 
@@ -263,8 +266,11 @@ __device__ __forceinline__ void AddToResidual(Block& b, const char* partial,
       Opaque(partial +
              ((4 * late * kBlocks + b.id) * 2 + b.OwnHalf()) * (kRows * 16L) +
              row * 16);
-  Receive(
-      v, [&](int i) { return base + i * (kBlocks * 2 * kRows * 16L); }, tag);
+  const auto address = [&](int i) {
+    return base + i * (kBlocks * 2 * kRows * 16L);
+  };
+  AwaitFirst(b, address((b.lane >> 1) & 3), tag);
+  Receive(v, address, tag);
   __syncwarp();
   float4 sum = AsFloats(v[0]);
 #pragma unroll

@@ -116,7 +116,7 @@ struct Workspace {
   static constexpr long kMail = long{kExpertDepth} * kTiles * kTileBytes;
   static constexpr long kMatrix = kRows * kExpertWidth * 2;
   static constexpr long kPartial = 8L * kRows * kExpertWidth * 4;
-  static constexpr long kSums = kBlocks * kRows * 4L;
+  static constexpr long kSums = kBlocks * kRows * 2L;
 
   static constexpr long kAttentionIn = kMail;  // x * gain, to QKV and the end
   static constexpr long kMlpIn = kAttentionIn + kMatrix;  // to gate-up

@@ -24,7 +24,7 @@ __device__ __forceinline__ void Multiply(const Block& b, const char* matrix,
     return from + chunk(batch) * kChunkBytes + k * kStepBytes;
   };
   if (Scales::kWaits) {
-    scales.Ask(b, tag);
+    scales.Ask(b, chunk(b.warp & 3), tag);
   } else {
     AwaitFirst(b, address(b.warp % kBatches, b.lane >> 2), tag);
   }
@@ -33,7 +33,6 @@ __device__ __forceinline__ void Multiply(const Block& b, const char* matrix,
   for (int i = 0; i < kBatches; ++i) {
     Request(a[i], [&](int k) { return address(i, k); });
   }
-  scales.Finish(b, tag);
 #pragma unroll
   for (int i = 0; i < 4 * kGroups; ++i) d[i] = 0;
   constexpr int kStride = kGroups * 128;
@@ -55,71 +54,92 @@ __device__ __forceinline__ void Multiply(const Block& b, const char* matrix,
       if (b.last && last(i - 1)) ReleaseSlot(b, slot(i - 1));
     }
   }
+  scales.Finish(b, tag);
   WgmmaWait<0>();
   if (b.last) ReleaseSlot(b, slot(kBatches - 1));
 }
 
 // Where blocks leave, by token, the sum of squares of their 8 columns of the
-// residual: [row / 4][block] packets of four rows.
-__device__ __forceinline__ int SumsAt(int row4, int block) {
-  return (row4 * kBlocks + block) * 16;
+// residual: [group of 8 rows][block] packets of bf16, whose errors a token's
+// 128 of them make small. Group g has rows 16 (g / 2) + 4 (g % 2) .. + 3 and
+// those 8 further: what a warp owns.
+__device__ __forceinline__ int SumsAt(int group8, int block) {
+  return (group8 * kBlocks + block) * 16;
+}
+__device__ __forceinline__ int SumsRow(int group8) {
+  return 16 * (group8 >> 1) + 4 * (group8 & 1);
 }
 
-// 1 / rms of every token into shared.scale; a half-warp takes four tokens. Also
-// the wait for the residual itself: an owner sends its sums last.
+// 1 / rms of every token into shared.scale; a warp takes eight tokens. Also the
+// wait for the residual itself: an owner sends its sums last.
 class ResidualScales {
  public:
   static constexpr bool kWaits = true;
 
-  __device__ __forceinline__ ResidualScales(const Block& b, const char* sums) {
-    row4_ = 2 * b.warp + b.lane / 16;
-    from_ = Opaque(sums + SumsAt(4 * row4_ < b.rows ? row4_ : 0, b.lane % 16));
+  // The warpgroup's first chunk of the residual's columns.
+  __device__ __forceinline__ ResidualScales(const Block& b, const char* sums,
+                                            int first_chunk)
+      : first_chunk_(first_chunk) {
+    const int group8 = SumsRow(b.warp) < b.rows ? b.warp : 0;
+    from_ = Opaque(sums + SumsAt(group8, 0));
   }
-  __device__ __forceinline__ void Ask(const Block& b, unsigned tag) {
-    AwaitFirst(b, Address(b.warp), tag);
-    SyncMatrixThreads();  // now all owners have been heard from
+  // A warp hears from the 16 owners of a chunk, its warpgroup so from all that
+  // it will multiply.
+  __device__ __forceinline__ void Ask(const Block& b, int chunk, unsigned tag) {
+    const int owner = 16 * (first_chunk_ + chunk) + (b.lane & 15);
+    AwaitFirst(b, from_ + SumsAt(0, owner), tag);
+    SyncWarpgroup(b);
+    from_ += SumsAt(0, b.lane);
     Request(v_, [&](int i) { return Address(i); });
   }
   __device__ __forceinline__ void Finish(const Block& b, unsigned tag) {
     Settle(
         v_, [&](int i) { return Address(i); }, tag);
     __syncwarp();
-    float4 sum = AsFloats(v_[0]);
+    float sum[8] = {};
 #pragma unroll
-    for (int i = 1; i < 8; ++i) {
-      const float4 f = AsFloats(v_[i]);
-      sum.x += f.x, sum.y += f.y, sum.z += f.z, sum.w += f.w;
-    }
+    for (const uint4& v : v_) {
+      const std::uint32_t words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-    for (int m = 1; m < 16; m *= 2) {
-      sum.x += __shfl_xor_sync(~0u, sum.x, m);
-      sum.y += __shfl_xor_sync(~0u, sum.y, m);
-      sum.z += __shfl_xor_sync(~0u, sum.z, m);
-      sum.w += __shfl_xor_sync(~0u, sum.w, m);
+      for (int k = 0; k < 4; ++k) {
+        const float2 f = UnpackBf16(words[k]);
+        sum[2 * k] += f.x, sum[2 * k + 1] += f.y;
+      }
     }
-    if (b.lane % 16 != 0) return;
-    *reinterpret_cast<float4*>(&b.shared.scale[4 * row4_]) =
-        make_float4(Scale(sum.x), Scale(sum.y), Scale(sum.z), Scale(sum.w));
+    // Half of the rows each time, until a lane has one.
+#pragma unroll
+    for (int m = 16, n = 4; n > 0; m /= 2, n /= 2) {
+      const bool high = (b.lane & m) != 0;
+#pragma unroll
+      for (int k = 0; k < n; ++k) {
+        const float mine = high ? sum[k + n] : sum[k];
+        const float other = high ? sum[k] : sum[k + n];
+        sum[k] = mine + __shfl_xor_sync(~0u, other, m);
+      }
+    }
+    sum[0] += __shfl_xor_sync(~0u, sum[0], 1);
+    sum[0] += __shfl_xor_sync(~0u, sum[0], 2);
+    if ((b.lane & 3) != 0) return;
+    const int row = b.lane >> 2;
+    b.shared.scale[SumsRow(b.warp) + (row & 3) + 2 * (row & 4)] =
+        rsqrtf(sum[0] * (1.0f / kExpertWidth) + 1e-6f);
   }
 
  private:
   __device__ __forceinline__ const char* Address(int i) const {
-    return from_ + i * 256;
-  }
-  __device__ __forceinline__ static float Scale(float squares) {
-    return rsqrtf(squares * (1.0f / kExpertWidth) + 1e-6f);
+    return from_ + SumsAt(0, 32 * i);
   }
 
-  int row4_;
+  const int first_chunk_;
   const char* from_;
-  uint4 v_[8];
+  uint4 v_[kBlocks / 32];
 };
 
 // Nothing to scale by.
 struct NoScales {
   static constexpr bool kWaits = false;
 
-  __device__ __forceinline__ void Ask(const Block&, unsigned) {}
+  __device__ __forceinline__ void Ask(const Block&, int, unsigned) {}
   __device__ __forceinline__ void Finish(const Block&, unsigned) {}
 };
 

@@ -29,48 +29,84 @@ __device__ __forceinline__ float Dot32(const float* row, const float* x) {
   return sum;
 }
 
-// A x for this block's token, all 1024 of them to `sums`: eight lanes take a
-// row of A, so that whole lines are read.
-__device__ __forceinline__ void MultiplyIn(const Block& b, float* sums) {
-  const int k = 4 * (b.lane & 7), first = b.warp * 128 + b.lane / 8;
-  const float4 x = *reinterpret_cast<const float4*>(b.shared.x[b.sequence] + k);
-  const float* a = b.args.in_weight + first * kExpertActionDim + k;
-#pragma unroll 8
+// This lane's share of A: of 32 rows four columns. Eight lanes take a row, so
+// that whole lines are read.
+struct InWeights {
+  float4 row[32];
+
+  __device__ __forceinline__ static int First(const Block& b) {
+    return b.warp * 128 + b.lane / 8;
+  }
+  // Not before `after` is known: what that takes needs the registers.
+  __device__ __forceinline__ void Load(const Block& b, float after) {
+    const float* a =
+        b.args.in_weight + First(b) * kExpertActionDim + 4 * (b.lane & 7);
+    asm volatile("" : "+l"(a) : "f"(after));
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      row[i] = LoadFloats(a + 4 * i * kExpertActionDim);
+    }
+  }
+};
+
+// A x for this block's token, all 1024 of them to `sums`.
+__device__ __forceinline__ void MultiplyIn(const Block& b, const InWeights& a,
+                                           float* sums) {
+  const float4 x = *reinterpret_cast<const float4*>(b.shared.x[b.sequence] +
+                                                    4 * (b.lane & 7));
+#pragma unroll
   for (int i = 0; i < 32; ++i) {
-    float sum = Dot4(LoadFloats(a + 4 * i * kExpertActionDim), x);
+    float sum = Dot4(a.row[i], x);
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     sum += __shfl_xor_sync(~0u, sum, 4);
-    if ((b.lane & 7) == 0) sums[first + 4 * i] = sum;
+    if ((b.lane & 7) == 0) sums[InWeights::First(b) + 4 * i] = sum;
   }
 }
 
-// Sends what the suffix of this block's token is made from: Pi0's
-// z = silu(A x + c) in bf16, Pi0.5's x itself.
-__device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
-                                              unsigned tag) {
+// Pi0: sends z = silu(A x + c) of this block's token in bf16.
+__device__ __forceinline__ void SendMixed(const Block& b, const InWeights& a,
+                                          int time_row, unsigned tag) {
   const int thread = b.warp * 32 + b.lane;
-  if (b.id >= b.horizon) return;
-  char* to = b.mail + Workspace::kSuffix;
-  if (!b.HasState()) {
-    if (thread < 8) {
-      const float* x = b.shared.x[b.sequence] + 4 * thread;
-      StorePacket(to + (b.id * 8 + thread) * 16,
-                  TagFloats(*reinterpret_cast<const float4*>(x), tag));
-    }
-    return;
-  }
   float* sums = reinterpret_cast<float*>(b.shared.middle);
-  MultiplyIn(b, sums);
+  const bool sends = thread < kExpertWidth / 8;
+  const float* c =
+      b.args.in_bias + time_row * kExpertWidth + (sends ? 8 * thread : 0);
+  const float4 low = LoadFloats(c), high = LoadFloats(c + 4);
+  MultiplyIn(b, a, sums);
   SyncMatrixThreads();
-  if (thread >= kExpertWidth / 8) return;
-  const float* c = b.args.in_bias + time_row * kExpertWidth + 8 * thread;
+  if (!sends) return;
+  const float bias[8] = {low.x,  low.y,  low.z,  low.w,
+                         high.x, high.y, high.z, high.w};
   float z[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) z[i] = Silu(sums[8 * thread + i] + __ldg(c + i));
-  StorePacket(to + PacketAt(thread, b.id),
+  for (int i = 0; i < 8; ++i) z[i] = Silu(sums[8 * thread + i] + bias[i]);
+  StorePacket(b.mail + Workspace::kSuffix + PacketAt(thread, b.id),
               make_uint4(PackTagged(z[0], z[1], tag), PackPair(z[2], z[3]),
                          PackPair(z[4], z[5]), PackPair(z[6], z[7])));
+}
+
+// Pi0.5: sends x of this block's token.
+__device__ __forceinline__ void SendActions(const Block& b, unsigned tag) {
+  const int thread = b.warp * 32 + b.lane;
+  if (thread >= 8) return;
+  const float* x = b.shared.x[b.sequence] + 4 * thread;
+  StorePacket(b.mail + Workspace::kSuffix + (b.id * 8 + thread) * 16,
+              TagFloats(*reinterpret_cast<const float4*>(x), tag));
+}
+
+// Sends what the suffix of this block's token is made from.
+template <ExpertForm kForm>
+__device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
+                                              unsigned tag) {
+  if (b.id >= b.horizon) return;
+  if constexpr (kForm == ExpertForm::kPi0) {
+    InWeights a;
+    a.Load(b, 0);
+    SendMixed(b, a, time_row, tag);
+  } else {
+    SendActions(b, tag);
+  }
 }
 
 // Brings what the end of a step reads back into L2, which the layers' weights
@@ -198,15 +234,14 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
   reinterpret_cast<float4*>(row)[thread] =
       make_float4(first.x, first.y, second.x, second.y);
   if (thread < kBlocks) {
-    from = b.mail + Workspace::kAttentionSums + SumsAt(b.id >> 2, thread);
+    const int group8 = 2 * (b.id >> 4) + ((b.id >> 2) & 1);
+    from = b.mail + Workspace::kAttentionSums + SumsAt(group8, thread);
     Receive(
         v, [&](int) { return from; }, tag);
-    const float4 f = AsFloats(v[0]);
-    const int i = b.id & 3;
-    row[kExpertWidth + thread] = i == 0   ? f.x
-                                 : i == 1 ? f.y
-                                 : i == 2 ? f.z
-                                          : f.w;
+    const std::uint32_t low = (b.id & 8) == 0 ? v[0].x : v[0].z;
+    const std::uint32_t high = (b.id & 8) == 0 ? v[0].y : v[0].w;
+    const float2 pair = UnpackBf16((b.id & 2) == 0 ? low : high);
+    row[kExpertWidth + thread] = (b.id & 1) == 0 ? pair.x : pair.y;
   }
 }
 
@@ -216,11 +251,47 @@ __device__ __forceinline__ float WarpSum(float v) {
   return v;
 }
 
-// v = out_weight norm(h) + bias and x += dt v for this block's token. A warp
-// takes four of the 32 outputs.
+// This lane's share of out_weight: a warp takes four of the 32 outputs.
+struct OutWeights {
+  float4 part[4][kExpertWidth / 128];
+
+  __device__ __forceinline__ void Load(const Block& b) {
+    const float* w = b.args.out_weight + 4 * b.warp * kExpertWidth + 4 * b.lane;
+#pragma unroll
+    for (int o = 0; o < 4; ++o) {
+#pragma unroll
+      for (int k = 0; k < kExpertWidth / 128; ++k) {
+        part[o][k] = LoadFloats(w + o * kExpertWidth + k * 128);
+      }
+    }
+  }
+};
+
+// v = out_weight norm(h) + bias and x += dt v for this block's token.
+__device__ __forceinline__ void StepActions(const Block& b, float product,
+                                            int step, int steps,
+                                            const float* bias, float scale) {
+  const int o = 4 * b.warp + b.lane;
+  const float v = product * scale + bias[o];
+  const float dt = __fdiv_rn(-1.0f, static_cast<float>(steps));
+  float& x = b.shared.x[b.sequence][o];
+  x = __fadd_rn(x, __fmul_rn(dt, v));
+  const int chunk = b.horizon * kExpertActionDim;
+  const int at = b.id * kExpertActionDim + o;
+  if (b.args.velocity != nullptr) {
+    b.args.velocity[(b.sequence * steps + step) * chunk + at] = v;
+  }
+  if (step == steps - 1) b.args.x[b.sequence * chunk + at] = x;
+}
+
+// The end of a step for this block's token, and what the next one begins with.
+// Weights are on their way while what they multiply is.
+template <ExpertForm kForm>
 __device__ __forceinline__ void UpdateActions(const Block& b, int step,
-                                              int steps, const float* bias,
-                                              unsigned tag) {
+                                              int steps, int next_time_row,
+                                              const float* bias, unsigned tag) {
+  OutWeights out;
+  out.Load(b);
   SyncMatrixThreads();  // shared.wide is free
   ReceiveRow(b, tag);
   SyncMatrixThreads();
@@ -231,35 +302,31 @@ __device__ __forceinline__ void UpdateActions(const Block& b, int step,
   const float scale = rsqrtf(square * (1.0f / kExpertWidth) + 1e-6f);
   float sum[4] = {};
 #pragma unroll
-  for (int k = 0; k < kExpertWidth; k += 128) {
-    const float4 h = *reinterpret_cast<const float4*>(row + k + 4 * b.lane);
+  for (int k = 0; k < kExpertWidth / 128; ++k) {
+    const float4 h =
+        *reinterpret_cast<const float4*>(row + 128 * k + 4 * b.lane);
 #pragma unroll
-    for (int o = 0; o < 4; ++o) {
-      sum[o] +=
-          Dot4(h, LoadFloats(b.args.out_weight +
-                             (4 * b.warp + o) * kExpertWidth + k + 4 * b.lane));
-    }
+    for (int o = 0; o < 4; ++o) sum[o] += Dot4(h, out.part[o][k]);
   }
+  constexpr bool kMixes = kForm == ExpertForm::kPi0;
+  InWeights in;
+  if constexpr (kMixes) in.Load(b, (sum[0] + sum[1]) + (sum[2] + sum[3]));
 #pragma unroll
   for (int o = 0; o < 4; ++o) sum[o] = WarpSum(sum[o]);
   if (b.lane < 4) {
-    const int o = 4 * b.warp + b.lane;
     const float s = b.lane == 0   ? sum[0]
                     : b.lane == 1 ? sum[1]
                     : b.lane == 2 ? sum[2]
                                   : sum[3];
-    const float v = s * scale + bias[o];
-    const float dt = __fdiv_rn(-1.0f, static_cast<float>(steps));
-    float& x = b.shared.x[b.sequence][o];
-    x = __fadd_rn(x, __fmul_rn(dt, v));
-    const int chunk = b.horizon * kExpertActionDim;
-    const int at = b.id * kExpertActionDim + o;
-    if (b.args.velocity != nullptr) {
-      b.args.velocity[(b.sequence * steps + step) * chunk + at] = v;
-    }
-    if (step == steps - 1) b.args.x[b.sequence * chunk + at] = x;
+    StepActions(b, s, step, steps, bias, scale);
   }
   SyncMatrixThreads();
+  if (step + 1 == steps) return;
+  if constexpr (kMixes) {
+    SendMixed(b, in, next_time_row, (step + 1) & 1);
+  } else {
+    SendActions(b, (step + 1) & 1);
+  }
 }
 
 }  // namespace piserve::kernels::expert
