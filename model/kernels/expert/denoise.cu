@@ -20,7 +20,8 @@
 //   residual   8 columns                        8 blocks
 //
 // What bounds it: these eight dependent exchanges, not the 35 MB of weights a
-// layer (7.6 us at HBM speed). Results travel as tagged packets (packet.cuh).
+// layer (7.6 us at HBM speed); the residual, which all blocks fetch twice a
+// layer, also by L2's bandwidth. Results travel as tagged packets (packet.cuh).
 // The residual stays with its owner in FP32; what travels is x times the next
 // norm's gain in bf16 and the sums of squares; the scale 1 / rms and, for
 // adaptive norms, the shift's product with the matrix are applied to the FP32
