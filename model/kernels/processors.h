@@ -10,6 +10,8 @@ namespace piserve::kernels {
 // the fastest.
 inline constexpr int kTargetProcessors = 132;
 
+constexpr int CeilDiv(int a, int b) { return (a + b - 1) / b; }
+
 // Multiprocessors of the current device.
 inline cudaError_t Processors(int* count) {
   int device = 0;

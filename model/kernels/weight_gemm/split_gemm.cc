@@ -13,7 +13,7 @@ constexpr int kTileRows = 128;
 constexpr int kMostTiles = kTargetProcessors, kLeastTiles = 110;
 
 int Tiles(int tokens, int out, int width) {
-  return (tokens + width - 1) / width * (out / kTileRows) * kSplitGemmParts;
+  return CeilDiv(tokens, width) * (out / kTileRows) * kSplitGemmParts;
 }
 
 // The narrowest tile with which one wave suffices; 0 if none does.

@@ -12,19 +12,18 @@
 namespace piserve::kernels::weight_gemm {
 
 // Which tiles a cluster's two CTAs take: neighbouring tokens of the same
-// weights, or neighbouring weights of the same tokens; whether or not there is
-// a second one.
+// weights, or neighbouring weights of the same tokens. The second may lie past
+// the end.
 enum class Pairs { kOfTokens, kOfWeights };
 
 // Rounds in which `processors` multiprocessors compute the tiles of `rows`
 // weight rows by `tokens` tokens, tile_rows by tile_tokens each.
 constexpr int Waves(int rows, int tokens, int tile_rows, int tile_tokens,
                     int processors, Pairs pairs = Pairs::kOfTokens) {
-  int down = (rows + tile_rows - 1) / tile_rows;
-  int across = (tokens + tile_tokens - 1) / tile_tokens;
+  int down = CeilDiv(rows, tile_rows), across = CeilDiv(tokens, tile_tokens);
   int& paired = pairs == Pairs::kOfTokens ? across : down;
   paired = (paired + 1) / 2 * 2;
-  return (down * across + processors - 1) / processors;
+  return CeilDiv(down * across, processors);
 }
 
 // Whether they make more than one wave on an H200, and waves that leave few
