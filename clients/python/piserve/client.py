@@ -116,7 +116,10 @@ class PolicyClient(PolicyCalls):
         self._run(self._ready_steps(timeout))
 
     def close(self) -> None:
-        """Ends the connection; calls still waiting raise PolicyFailure."""
+        """Ends the connection.
+
+        Calls still waiting raise PolicyFailure with the reason CLOSED.
+        """
         self._closed = True
         self._channel.close()
 
@@ -168,6 +171,11 @@ class PolicyClient(PolicyCalls):
                 step.request, timeout=step.timeout, metadata=self._metadata
             )
         except grpc.RpcError as error:
+            if self._closed and error.code() == grpc.StatusCode.CANCELLED:
+                raise PolicyFailure(
+                    "the client was closed before an answer came",
+                    reason="CLOSED",
+                ) from None
             raise from_rpc(error) from error
         except ValueError:
             # gRPC's word for a channel that was closed.

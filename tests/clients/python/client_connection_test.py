@@ -57,6 +57,31 @@ def test_a_closed_client_says_so(client):
         assert caught.value.reason == "CLOSED"
 
 
+def test_closing_ends_what_is_awaited_as_an_error(server):
+    arrived, release = threading.Event(), threading.Event()
+
+    def wait(self, request, context):
+        arrived.set()
+        release.wait(10)
+        return self.answer(request, context)
+
+    server.script = [wait]
+    with serve(server) as address:
+        client = PolicyClient(address)
+
+        def close():
+            arrived.wait(10)
+            client.close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        with pytest.raises(piserve.PolicyFailure) as caught:
+            client.infer(observation())
+        closing.join()
+        release.set()
+    assert caught.value.reason == "CLOSED"
+
+
 def test_a_network_that_is_slow_to_connect_is_waited_for(server):
     """A TLS handshake over a wireless link takes some hundred milliseconds."""
     with serve(server) as address, socket.create_server(("127.0.0.1", 0)) as on:
