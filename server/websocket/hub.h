@@ -27,7 +27,8 @@ class Hub : public std::enable_shared_from_this<Hub> {
   void Drain() { draining_ = true; }
   bool draining() const { return draining_; }
 
-  // A session counts from its construction to its destruction.
+  // A session counts from its first call, when others may hold it, to its
+  // destruction.
   void Add(Session* session);
   void Remove(Session* session);
   int sessions() const;

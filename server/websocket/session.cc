@@ -59,9 +59,7 @@ Session::Session(Hub& hub, net::ip::tcp::socket socket, std::uint64_t number)
     : hub_(hub),
       number_(number),
       peer_(PeerOf(socket)),
-      ws_(std::move(socket)) {
-  hub_.Add(this);
-}
+      ws_(std::move(socket)) {}
 
 Session::~Session() { hub_.Remove(this); }
 
@@ -70,9 +68,13 @@ void Session::OnStrand(void (Session::*step)()) {
             beast::bind_front_handler(step, shared_from_this()));
 }
 
-void Session::Serve() { OnStrand(&Session::ReadHttp); }
+void Session::Serve() {
+  hub_.Add(this);
+  OnStrand(&Session::ReadHttp);
+}
 
 void Session::TurnAway() {
+  hub_.Add(this);
   refusal_ = TooManyConnections(hub_.options.max_connections);
   OnStrand(&Session::ReadHttp);
 }
