@@ -139,8 +139,8 @@ __device__ __forceinline__ void Mask(const Block& b, int tile, float (&s)[32]) {
 }
 
 // Scores s (64 tokens x 64 keys) to probabilities relative to the row's maximum
-// in this tile, as bf16 fragments; maximum and sum to shared.stats. Of every
-// token that counts the tile has a key.
+// in this tile, as bf16 fragments; maximum and sum to shared.stats. Every live
+// token sees a key of the tile.
 __device__ __forceinline__ void Softmax(const Block& b, int tile,
                                         float (&s)[32],
                                         std::uint32_t (&p)[16]) {

@@ -20,12 +20,12 @@
 //   residual   8 columns                        8 blocks
 //
 // What bounds it: these eight dependent exchanges, not the 35 MB of weights a
-// layer (7.6 us at HBM speed); the residual, which all blocks fetch twice a
-// layer, also by L2's bandwidth. Results travel as tagged packets (packet.cuh).
-// The residual stays with its owner in FP32; what travels is x times the next
-// norm's gain in bf16 and the sums of squares; the scale 1 / rms and, for
-// adaptive norms, the shift's product with the matrix are applied to the FP32
-// accumulator. Every sum has a fixed order.
+// layer (7.6 us at HBM speed); before QKV and gate-up, where all blocks fetch
+// the residual, L2's bandwidth too. Results travel as tagged packets
+// (packet.cuh). The residual stays with its owner in FP32; what travels is x
+// times the next norm's gain in bf16 and the sums of squares; the scale 1 / rms
+// and, for adaptive norms, the shift's product with the matrix are applied to
+// the FP32 accumulator. Every sum has a fixed order.
 //
 // The rows of a wave, called sequences here because a row is a token, take
 // turns in every stage: its weights are read once, and a sequence's exchange

@@ -13,7 +13,10 @@
 // of the slot. A reader repeats its load until the tag is the one it waits for:
 // the data is its own flag, and no fence orders anything. A slot is written
 // again only by a block that has, through other packets, results of every
-// reader's next stage; so no reader can miss a value.
+// reader's next stage; so no reader can miss a value. And a reader asks for a
+// value only once it knows, itself or by a barrier, that the one before has
+// been sent; so it cannot take the one before that, which has the same tag, for
+// it.
 //
 // The tag costs the first value of a packet its last bit: of 24 in FP32, of 8
 // in bf16, where that value is rounded to nearest among those with that last

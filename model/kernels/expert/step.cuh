@@ -215,6 +215,9 @@ __device__ __forceinline__ void EmbedPi05(Block& b, unsigned tag) {
   const float4 bias = LoadFloats(b.args.in_bias + b.OwnColumn());
   b.SetResidual(make_float4(sum[0] + bias.x, sum[1] + bias.y, sum[2] + bias.z,
                             sum[3] + bias.w));
+  // All rows' ends of the last step are known now: what the next stage polls
+  // cannot be what its slots held two uses before (packet.cuh).
+  SyncMatrixThreads();
 }
 
 // This block's row behind the last norm, before its scale, to shared.wide; the
