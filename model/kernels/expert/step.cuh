@@ -38,7 +38,7 @@ struct InWeights {
     return b.warp * 128 + b.lane / 8;
   }
   // Not before `after` is known: what that takes needs the registers.
-  __device__ __forceinline__ void Load(const Block& b, float after) {
+  __device__ __forceinline__ void Load(const Block& b, float after = 0) {
     const float* a =
         b.args.in_weight + First(b) * kExpertActionDim + 4 * (b.lane & 7);
     asm volatile("" : "+l"(a) : "f"(after));
@@ -102,7 +102,7 @@ __device__ __forceinline__ void SendSuffixRow(const Block& b, int time_row,
   if (b.id >= b.horizon) return;
   if constexpr (kForm == ExpertForm::kPi0) {
     InWeights a;
-    a.Load(b, 0);
+    a.Load(b);
     SendMixed(b, a, time_row, tag);
   } else {
     SendActions(b, tag);

@@ -107,7 +107,8 @@ struct GeluEpilogue : EpilogueBase {
     if (row >= params.out) return {0, 0};
     return {params.sums[row], static_cast<float>(params.bias[row])};
   }
-  // All at once: one by one, each would come as late as all of them.
+  // All at once: one by one, each would come as late as all of them. Behind the
+  // products, hence behind the wait for who writes them.
   CUTLASS_DEVICE void LoadMoments(int first_token, int lane,
                                   float2 (&to)[kTokens]) const {
 #pragma unroll

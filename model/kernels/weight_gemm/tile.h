@@ -26,8 +26,8 @@ constexpr int Waves(int rows, int tokens, int tile_rows, int tile_tokens,
   return CeilDiv(down * across, processors);
 }
 
-// Whether they make more than one wave on an H200, and waves that leave few
-// multiprocessors idle.
+// Whether such tiles make more than one wave on an H200, and waves that leave
+// few multiprocessors idle.
 constexpr bool FillsWaves(int rows, int tokens, int tile_rows, int tile_tokens,
                           Pairs pairs = Pairs::kOfTokens) {
   constexpr double kLeastFill = 0.9;  // of the waves' tiles

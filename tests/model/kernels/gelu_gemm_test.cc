@@ -2,6 +2,7 @@
 #include "model/kernels/weight_gemm/gelu_gemm.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "model/kernels/norm.h"
 #include "tests/model/kernels/device.h"
@@ -108,16 +109,20 @@ TEST_F(GeluGemmTest, EqualsItsTwinAtVisionsSizes) {
   for (const int tokens : {768, 6144}) Check(fc1, tokens, /*stride=*/8191);
 }
 
+// The larger one has each warpgroup go on from tile to tile.
 TEST_F(GeluGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
-  constexpr int kTokens = 1008, kBy = 201;
-  const Projection p(384, 520);
-  auto x = NormalBf16(kTokens * p.in, 9);
-  auto moments = Moments(kTokens);
-  const auto first = Run(x, moments, p);
-  std::rotate(x.begin(), x.begin() + kBy * p.in, x.end());
-  std::rotate(moments.begin(), moments.begin() + kBy, moments.end());
-  std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
-  ExpectRotated(Run(x, moments, p), first, kBy, p.out);
+  constexpr int kBy = 201;
+  for (const auto& [tokens, in, out] :
+       {std::tuple(1008, 384, 520), std::tuple(6144, 1152, 4304)}) {
+    const Projection p(in, out);
+    auto x = NormalBf16(static_cast<std::size_t>(tokens) * in, 9);
+    auto moments = Moments(tokens);
+    const auto first = Run(x, moments, p);
+    std::rotate(x.begin(), x.begin() + kBy * in, x.end());
+    std::rotate(moments.begin(), moments.begin() + kBy, moments.end());
+    std::fill_n(x.begin(), in, __float2bfloat16_rn(NAN));
+    ExpectRotated(Run(x, moments, p), first, kBy, out);
+  }
 }
 
 TEST_F(GeluGemmTest, SupportsOnlyWhatFillsTheDevice) {
