@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/energy_sampler.h"
 
-#include <chrono>
 #include <cstdlib>
 #include <future>
 #include <memory>
@@ -93,15 +92,13 @@ TEST(EnergySamplerTest, IsGoneWithItsThreadUnlessTheDriverHangs) {
 TEST(EnergySamplerTest, ADriverThatHangsIsLeftAndToldOfNoMore) {
   Driver driver;
   bool told = false;
-  const auto start = std::chrono::steady_clock::now();
   {
     const EnergySampler sampler({.energy = driver.energy(),
                                  .used = [&](double) { told = true; },
                                  .patience = absl::Milliseconds(20)});
     driver.WaitUntilAsked();
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
-  driver.Release();
+  driver.Release();  // reached only by who waited for no answer
   while (!driver.forgotten()) std::this_thread::yield();
   EXPECT_FALSE(told);
 }
@@ -117,11 +114,10 @@ TEST(EnergySamplerTest, ADriverThatHangsIsLeftAndToldOfNoMore) {
   std::exit(3);
 }
 
+// Otherwise it would never end.
 TEST(EnergySamplerTest, ADriverThatHangsDoesNotKeepTheProcessFromEnding) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  const auto start = std::chrono::steady_clock::now();
   EXPECT_EXIT(EndWhileTheDriverHangs(), ExitedWithCode(3), "");
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
 }  // namespace
