@@ -69,6 +69,13 @@ __device__ __forceinline__ int SumsAt(int group8, int block) {
 __device__ __forceinline__ int SumsRow(int group8) {
   return 16 * (group8 >> 1) + 4 * (group8 & 1);
 }
+__device__ __forceinline__ int SumsGroup(int row) {
+  return 2 * (row >> 4) + ((row >> 2) & 1);
+}
+
+__device__ __forceinline__ float InverseRms(float squares) {
+  return rsqrtf(squares * (1.0f / kExpertWidth) + 1e-6f);
+}
 
 // 1 / rms of every token into shared.scale; a warp takes eight tokens. Also the
 // wait for the residual itself: an owner sends its sums last.
@@ -122,7 +129,7 @@ class ResidualScales {
     if ((b.lane & 3) == 0) {
       const int row = b.lane >> 2;
       b.shared.scale[SumsRow(b.warp) + (row & 3) + 2 * (row & 4)] =
-          rsqrtf(sum[0] * (1.0f / kExpertWidth) + 1e-6f);
+          InverseRms(sum[0]);
     }
     __syncwarp();
   }

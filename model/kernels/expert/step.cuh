@@ -237,8 +237,7 @@ __device__ __forceinline__ void ReceiveRow(const Block& b, unsigned tag) {
   reinterpret_cast<float4*>(row)[thread] =
       make_float4(first.x, first.y, second.x, second.y);
   if (thread < kBlocks) {
-    const int group8 = 2 * (b.id >> 4) + ((b.id >> 2) & 1);
-    from = b.mail + Workspace::kAttentionSums + SumsAt(group8, thread);
+    from = b.mail + Workspace::kAttentionSums + SumsAt(SumsGroup(b.id), thread);
     Receive(
         v, [&](int) { return from; }, tag);
     const std::uint32_t low = (b.id & 8) == 0 ? v[0].x : v[0].z;
@@ -302,7 +301,7 @@ __device__ __forceinline__ void UpdateActions(const Block& b, int step,
   const float square = WarpSum(
       row[kExpertWidth + b.lane] + row[kExpertWidth + 32 + b.lane] +
       row[kExpertWidth + 64 + b.lane] + row[kExpertWidth + 96 + b.lane]);
-  const float scale = rsqrtf(square * (1.0f / kExpertWidth) + 1e-6f);
+  const float scale = InverseRms(square);
   float sum[4] = {};
 #pragma unroll
   for (int k = 0; k < kExpertWidth / 128; ++k) {
