@@ -27,7 +27,12 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import PolicyError, PolicyFailure, from_rpc
+from piserve.errors import (
+    PolicyError,
+    PolicyFailure,
+    closed_while_waiting,
+    from_rpc,
+)
 
 _T = TypeVar("_T")
 
@@ -149,9 +154,7 @@ class AsyncPolicyClient(PolicyCalls):
             # gRPC's word for a channel that was closed, too.
             if not self._closed or _is_cancelled():
                 raise
-            raise PolicyFailure(
-                "the client was closed before an answer came", reason="CLOSED"
-            ) from None
+            raise closed_while_waiting() from None
 
 
 def _is_cancelled() -> bool:

@@ -20,7 +20,12 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import PolicyError, PolicyFailure, from_rpc
+from piserve.errors import (
+    PolicyError,
+    PolicyFailure,
+    closed_while_waiting,
+    from_rpc,
+)
 
 _T = TypeVar("_T")
 
@@ -172,10 +177,7 @@ class PolicyClient(PolicyCalls):
             )
         except grpc.RpcError as error:
             if self._closed and error.code() == grpc.StatusCode.CANCELLED:
-                raise PolicyFailure(
-                    "the client was closed before an answer came",
-                    reason="CLOSED",
-                ) from None
+                raise closed_while_waiting() from None
             raise from_rpc(error) from error
         except ValueError:
             # gRPC's word for a channel that was closed.

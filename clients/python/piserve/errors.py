@@ -127,6 +127,13 @@ _TYPES: Dict[grpc.StatusCode, Type[PolicyError]] = {
 }
 
 
+def closed_while_waiting() -> PolicyFailure:
+    """What becomes of a call that its client's `close` cuts short."""
+    return PolicyFailure(
+        "the client was closed before an answer came", reason="CLOSED"
+    )
+
+
 def from_rpc(error: grpc.RpcError) -> PolicyError:
     """The typed error for what a gRPC call ended with."""
     code, message = _code_and_message(error)

@@ -10,7 +10,14 @@ import grpc
 import numpy as np
 import piserve
 import pytest
-from fake_server import FakeServer, libero_info, observation, refuse, serving
+from fake_server import (
+    FakeServer,
+    Held,
+    libero_info,
+    observation,
+    refuse,
+    serving,
+)
 from piserve import DROID, PolicyClient
 from piserve.aio import AsyncPolicyClient
 
@@ -129,20 +136,16 @@ def test_errors_are_typed_with_their_details(server, code, kind):
 
 
 def test_no_answer_in_time_raises_deadline_exceeded(server):
-    release = threading.Event()
-
-    def hang(self, request, context):
-        release.wait(10)
-        return self.answer(request, context)
+    held = Held()
 
     async def work(client):
         await client.policy_info()
         try:
             await client.infer(observation(), timeout=0.2)
         finally:
-            release.set()
+            held.release.set()
 
-    server.script = [hang]
+    server.script = [held]
     with pytest.raises(piserve.DeadlineExceeded):
         with_client(server, work)
 
@@ -194,25 +197,20 @@ def test_a_cancelled_call_is_taken_back(server):
 
 
 def test_closing_ends_what_is_awaited_as_an_error(server):
-    arrived, release = threading.Event(), threading.Event()
-
-    def wait(self, request, context):
-        arrived.set()
-        release.wait(10)
-        return self.answer(request, context)
+    held = Held()
 
     async def work(client):
         task = asyncio.ensure_future(client.infer(observation()))
-        while not arrived.is_set():
+        while not held.arrived.is_set():
             await asyncio.sleep(0.01)
         await client.close()
         for awaited in (task, client.infer(observation())):
             with pytest.raises(piserve.PolicyFailure) as caught:
                 await awaited
             assert caught.value.reason == "CLOSED"
-        release.set()
+        held.release.set()
 
-    server.script = [wait]
+    server.script = [held]
     with_client(server, work)
 
 

@@ -8,7 +8,7 @@ import time
 
 import piserve
 import pytest
-from fake_server import FakeServer, libero_info, observation
+from fake_server import FakeServer, Held, libero_info, observation
 from fake_server import serving as serve
 from piserve import PolicyClient
 
@@ -58,19 +58,13 @@ def test_a_closed_client_says_so(client):
 
 
 def test_closing_ends_what_is_awaited_as_an_error(server):
-    arrived, release = threading.Event(), threading.Event()
-
-    def wait(self, request, context):
-        arrived.set()
-        release.wait(10)
-        return self.answer(request, context)
-
-    server.script = [wait]
+    held = Held()
+    server.script = [held]
     with serve(server) as address:
         client = PolicyClient(address)
 
         def close():
-            arrived.wait(10)
+            held.arrived.wait(10)
             client.close()
 
         closing = threading.Thread(target=close)
@@ -78,7 +72,7 @@ def test_closing_ends_what_is_awaited_as_an_error(server):
         with pytest.raises(piserve.PolicyFailure) as caught:
             client.infer(observation())
         closing.join()
-        release.set()
+        held.release.set()
     assert caught.value.reason == "CLOSED"
 
 

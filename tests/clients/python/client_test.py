@@ -11,6 +11,7 @@ import pytest
 from fake_server import (
     HORIZON,
     NOISE_DIM,
+    Held,
     observation,
     refuse,
 )
@@ -217,18 +218,13 @@ def test_every_call_carries_a_deadline(server):
 
 
 def test_no_answer_in_time_raises_deadline_exceeded(client, server):
-    release = threading.Event()
-
-    def hang(self, request, context):
-        release.wait(10)
-        return self.answer(request, context)
-
-    server.script = [hang]
+    held = Held()
+    server.script = [held]
     client.policy_info()
     start = time.monotonic()
     with pytest.raises(piserve.DeadlineExceeded) as caught:
         client.infer(observation(), timeout=0.2)
-    release.set()
+    held.release.set()
     assert time.monotonic() - start < 5
     assert isinstance(caught.value, TimeoutError)
 

@@ -166,6 +166,19 @@ class FakeServer(policy_pb2_grpc.PolicyServiceServicer):
         return result
 
 
+class Held:
+    """A script entry that answers once released, and tells when it is asked."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, server, request, context):
+        self.arrived.set()
+        self.release.wait(10)
+        return server.answer(request, context)
+
+
 def refuse(code: grpc.StatusCode, *, pushback_ms: str = "", **details):
     """A script entry that refuses as the contract says."""
 
