@@ -62,7 +62,7 @@ struct PolicyEntry {
                                  // checkpoint's own, else 10
   std::vector<int> batch_sizes;  // ascending
   Backend backend = Backend::kReference;
-  int threads = 0;  // 0: cores
+  int threads = 0;  // 0: by the checkpoint's size
   PromptOverflow prompt_overflow = PromptOverflow::kRefuse;
   std::string plan;  // of the engine; empty: not kept
   RopeTable rope_table = RopeTable::kBf16;

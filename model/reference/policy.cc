@@ -48,6 +48,13 @@ absl::Status CheckOptions(const ReferencePolicy::Options& options) {
   return absl::OkStatus();
 }
 
+// See Options::threads.
+int ThreadsFor(const Variant& variant, int asked) {
+  constexpr int kWide = 1024;  // full size is 2048, the small ones below 200
+  if (asked > 0) return asked;
+  return variant.vlm.width < kWide ? 1 : at::get_num_threads();
+}
+
 // Of a clock that nobody sets.
 absl::Time Now() {
   return absl::UnixEpoch() +
@@ -105,13 +112,14 @@ class ReferencePolicy::Impl {
         slots_(std::make_shared<SlotPool>(network_->variant(),
                                           options.slots_in_flight,
                                           capabilities_.max_rows())),
-        worker_(network_->variant(),
-                [this, threads = options.threads](const SlotRow& row, int steps,
-                                                  std::span<float> actions) {
-                  // OpenMP keeps the count per thread: set the worker's.
-                  if (threads > 0) at::set_num_threads(threads);
-                  return RunTimedRow(row, steps, actions);
-                }) {}
+        worker_(
+            network_->variant(),
+            [this, threads = ThreadsFor(network_->variant(), options.threads)](
+                const SlotRow& row, int steps, std::span<float> actions) {
+              // OpenMP keeps the count per thread: set the worker's.
+              at::set_num_threads(threads);
+              return RunTimedRow(row, steps, actions);
+            }) {}
 
   // Times a short and a full row. Called before anything is submitted.
   absl::Status Measure();

@@ -30,7 +30,9 @@ class ReferencePolicy : public Policy {
  public:
   struct Options {
     Precision precision = Precision::kBFloat16;
-    // Threads of one operator; 0 leaves torch's default (the cores).
+    // Threads of one operator. 0: the cores for a network of full width, one
+    // for a narrow one. OpenMP's threads spin for each other, and operators of
+    // microseconds crawl as soon as anything else wants one of the cores.
     int threads = 0;
     std::vector<int> batch_sizes = {1, 2, 4, 8, 16};  // ascending
     std::vector<int> step_counts = {10};  // the first one is the default
