@@ -260,7 +260,7 @@ template <int kChunks>
 cudaError_t LaunchMoments(const __nv_bfloat16* x, float2* moments, int rows,
                           int width, cudaStream_t stream) {
   LaunchShape shape;
-  shape.grid = dim3((rows + kMomentsWarps - 1) / kMomentsWarps);
+  shape.grid = dim3(CeilDiv(rows, kMomentsWarps));
   shape.threads = 32 * kMomentsWarps;
   return Launch(LayerMomentsKernel<kChunks>, shape, stream, x, moments, rows,
                 width);

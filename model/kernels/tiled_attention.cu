@@ -9,6 +9,7 @@
 
 #include "model/kernels/attention.h"
 #include "model/kernels/launch.cuh"
+#include "model/kernels/processors.h"
 #include "model/kernels/tiled_attention/merge.cuh"
 #include "model/kernels/tiled_attention/products.cuh"
 #include "model/kernels/tiled_attention/softmax.cuh"
@@ -196,7 +197,7 @@ cudaError_t LaunchTiles(const SuffixAttentionArgs& a, cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
   if (error != cudaSuccess) return error;
-  const int tiles = (a.tokens * a.heads + kM - 1) / kM;
+  const int tiles = CeilDiv(a.tokens * a.heads, kM);
   const int splits = Splits(tiles * a.rows);
   LaunchShape shape;
   shape.grid = dim3(splits, tiles, a.rows);

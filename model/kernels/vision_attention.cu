@@ -137,9 +137,9 @@ cudaError_t LaunchTasks(const VisionAttentionArgs& args, int processors,
       kSharedBytes);
   if (error != cudaSuccess) return error;
   const int tasks = args.images * args.heads * kTasksPerHead;
-  const int chunk = (tasks + processors - 1) / processors;
+  const int chunk = CeilDiv(tasks, processors);
   LaunchShape shape;
-  shape.grid = dim3((tasks + chunk - 1) / chunk);
+  shape.grid = dim3(CeilDiv(tasks, chunk));
   shape.threads = kThreads;
   shape.shared_bytes = kSharedBytes;
   const float scale = kLog2E / std::sqrt(static_cast<float>(kDim));

@@ -110,13 +110,12 @@ struct Plan {
   int splits = 1;
 };
 
-int Waves(int ctas, int resident) { return (ctas + resident - 1) / resident; }
+int Waves(int ctas, int resident) { return CeilDiv(ctas, resident); }
 
 // How many CTAs fetch for each other. An odd tile's peer has no queries of its
 // own: nobody, where that would cost a wave or there is no other tile.
 int PeersOf(int whole, int rows) {
-  const int paired =
-      (whole + kPeersOfWhole - 1) / kPeersOfWhole * kPeersOfWhole;
+  const int paired = CeilDiv(whole, kPeersOfWhole) * kPeersOfWhole;
   const bool dear = Waves(paired * rows, kTargetProcessors) >
                     Waves(whole * rows, kTargetProcessors);
   return whole == 1 || dear ? 1 : kPeersOfWhole;
@@ -127,7 +126,7 @@ int PeersOf(int whole, int rows) {
 // bits do not depend on its place.
 Plan PlanFor(int tiles, int rows, int keys) {
   constexpr int kWholeExtra = 1, kSplitExtra = 3, kSecondLaunch = 1;
-  const int whole_cost = (keys + kKeys - 1) / kKeys + kWholeExtra;
+  const int whole_cost = CeilDiv(keys, kKeys) + kWholeExtra;
   Plan best;
   int best_cost = 1 << 30;
   // Peers share a batch row, so an odd tile is left over only at its end.
@@ -135,7 +134,7 @@ Plan PlanFor(int tiles, int rows, int keys) {
     const int first = Waves(whole * rows, kTargetProcessors) * whole_cost;
     for (const int splits : {1, 2, 3, 4, 6, 8}) {
       if ((whole == tiles) != (splits == 1)) continue;
-      const int part = (keys + splits * kKeys - 1) / (splits * kKeys);
+      const int part = CeilDiv(keys, splits * kKeys);
       const int second = Waves((tiles - whole) * rows * splits,
                                splits == 2 ? kTargetProcessors : 120) *
                          (part + kSplitExtra);
@@ -192,7 +191,7 @@ cudaError_t LaunchTiles(const Params& p, int tiles, int splits,
   if (error != cudaSuccess) return error;
   LaunchShape shape;
   shape.cluster = kPeers == 1 ? splits : kPeers;
-  shape.grid = dim3(shape.cluster, (tiles + kPeers - 1) / kPeers, p.args.rows);
+  shape.grid = dim3(shape.cluster, CeilDiv(tiles, kPeers), p.args.rows);
   shape.threads = kThreads;
   shape.shared_bytes = kSharedBytes;
   return Launch(WarpgroupAttentionKernel<kPeers>, shape, stream, p);
@@ -206,7 +205,7 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   if (error == cudaSuccess) error = EncodeCache(args, args.cache_k, &p.k);
   if (error == cudaSuccess) error = EncodeCache(args, args.cache_v, &p.v);
   if (error != cudaSuccess) return error;
-  const int tiles = (args.tokens * args.heads + kRows - 1) / kRows;
+  const int tiles = CeilDiv(args.tokens * args.heads, kRows);
   const Plan plan = PlanFor(tiles, args.rows, args.cache_len);
   if (plan.whole > 0) {
     error = PeersOf(plan.whole, args.rows) == 1

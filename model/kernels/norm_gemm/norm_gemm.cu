@@ -71,7 +71,7 @@ cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
   static_assert(kBytes <= kMostBytes);
   Params p;
   p.args = a;
-  p.columns = (a.out + kOut - 1) / kOut;
+  p.columns = CeilDiv(a.out, kOut);
   for (const cudaError_t error :
        {MapOf(a.x, a.tokens, a.in, kTokens, &p.x),
         MapOf(a.w, a.out, a.in, kOut / kPeers, &p.w),
