@@ -112,14 +112,11 @@ class ReferencePolicy::Impl {
         slots_(std::make_shared<SlotPool>(network_->variant(),
                                           options.slots_in_flight,
                                           capabilities_.max_rows())),
-        worker_(
-            network_->variant(),
-            [this, threads = ThreadsFor(network_->variant(), options.threads)](
-                const SlotRow& row, int steps, std::span<float> actions) {
-              // OpenMP keeps the count per thread: set the worker's.
-              at::set_num_threads(threads);
-              return RunTimedRow(row, steps, actions);
-            }) {}
+        threads_(ThreadsFor(network_->variant(), options.threads)),
+        worker_(network_->variant(), [this](const SlotRow& row, int steps,
+                                            std::span<float> actions) {
+          return RunTimedRow(row, steps, actions);
+        }) {}
 
   // Times a short and a full row. Called before anything is submitted.
   absl::Status Measure();
@@ -141,11 +138,13 @@ class ReferencePolicy::Impl {
   Capabilities capabilities_;
   LiveCost cost_;
   std::shared_ptr<SlotPool> slots_;
+  const int threads_;  // of one operator
   WaveWorker worker_;
 };
 
 RowTimes ReferencePolicy::Impl::RunTimedRow(const SlotRow& row, int steps,
                                             std::span<float> actions) {
+  at::set_num_threads(threads_);  // OpenMP keeps the count per thread
   const RowTimes times = RunRow(*network_, row, steps, actions);
   const auto cameras =
       std::count_if(row.camera_mask.begin(), row.camera_mask.end(),
