@@ -74,9 +74,8 @@ void Session::Serve() {
 }
 
 void Session::TurnAway() {
-  hub_.Add(this);
   refusal_ = TooManyConnections(hub_.options.max_connections);
-  OnStrand(&Session::ReadHttp);
+  Serve();
 }
 
 void Session::Drain() {
