@@ -27,12 +27,7 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import (
-    PolicyError,
-    PolicyFailure,
-    closed_while_waiting,
-    from_rpc,
-)
+from piserve.errors import PolicyError, closed, from_rpc
 
 _T = TypeVar("_T")
 
@@ -106,7 +101,7 @@ class AsyncPolicyClient(PolicyCalls):
 
     def _stub(self, path: str) -> Any:
         if self._closed:
-            raise PolicyFailure("the client is closed", reason="CLOSED")
+            raise closed(waiting=False)
         if self._channel is None:
             self._channel = channel = _open(self._address, self._tls)
             self._stubs = {
@@ -154,7 +149,7 @@ class AsyncPolicyClient(PolicyCalls):
             # gRPC's word for a channel that was closed, too.
             if not self._closed or _is_cancelled():
                 raise
-            raise closed_while_waiting() from None
+            raise closed(waiting=True) from None
 
 
 def _is_cancelled() -> bool:

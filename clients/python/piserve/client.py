@@ -20,12 +20,7 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import (
-    PolicyError,
-    PolicyFailure,
-    closed_while_waiting,
-    from_rpc,
-)
+from piserve.errors import PolicyError, closed, from_rpc
 
 _T = TypeVar("_T")
 
@@ -177,15 +172,13 @@ class PolicyClient(PolicyCalls):
             )
         except grpc.RpcError as error:
             if self._closed and error.code() == grpc.StatusCode.CANCELLED:
-                raise closed_while_waiting() from None
+                raise closed(waiting=True) from None
             raise from_rpc(error) from error
         except ValueError:
             # gRPC's word for a channel that was closed.
             if not self._closed:
                 raise
-            raise PolicyFailure(
-                "the client is closed", reason="CLOSED"
-            ) from None
+            raise closed(waiting=False) from None
 
 
 def _open(address: str, tls: Optional[grpc.ChannelCredentials]) -> grpc.Channel:

@@ -127,11 +127,11 @@ _TYPES: Dict[grpc.StatusCode, Type[PolicyError]] = {
 }
 
 
-def closed_while_waiting() -> PolicyFailure:
-    """What becomes of a call that its client's `close` cuts short."""
-    return PolicyFailure(
-        "the client was closed before an answer came", reason="CLOSED"
-    )
+def closed(*, waiting: bool) -> PolicyFailure:
+    """What becomes of a call that its client's `close` cuts short, or that
+    comes after it."""
+    when = "was closed before an answer came" if waiting else "is closed"
+    return PolicyFailure(f"the client {when}", reason="CLOSED")
 
 
 def from_rpc(error: grpc.RpcError) -> PolicyError:
