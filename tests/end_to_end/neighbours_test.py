@@ -2,9 +2,8 @@
 """Servers of small checkpoints get along on the cores of one machine."""
 
 import concurrent.futures
-import subprocess
 
-from serving import binary, serving_config
+from serving import run_client, serving_config
 
 SERVERS = 2
 
@@ -12,16 +11,11 @@ SERVERS = 2
 def loaded(_):
     """What a robot's load on a server of its own ends with."""
     with serving_config("pi0_libero_tiny") as server:
-        return subprocess.run(
-            [
-                binary("policy_load"),
-                f"--address={server.addresses.public}",
-                *("--robots=1", "--loop=closed", "--rate=5"),
-                *("--duration=3s", "--warmup=0s"),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
+        return run_client(
+            server,
+            "policy_load",
+            *("--robots=1", "--loop=closed", "--rate=5"),
+            *("--duration=3s", "--warmup=0s"),
         )
 
 

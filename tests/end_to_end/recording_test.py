@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a server records can be repeated, and answers compared."""
 
-import subprocess
-
 import pytest
-from serving import PATIENT, binary, config_text, serving, write_config
+from serving import (
+    PATIENT,
+    config_text,
+    run_client,
+    serving,
+    write_config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -15,20 +19,10 @@ def recorded(tmp_path_factory):
     records = folder / "records"
     with serving(flag, f"--record={records}") as server:
         for start in (["--seed=3"], []):
-            result = run(server, "policy_cli", "infer", *start)
+            result = run_client(server, "policy_cli", "infer", *start)
             assert result.returncode == 0, result.stderr
     with serving(flag) as server:  # its records are written by now
         yield server, records
-
-
-def run(server, program, *arguments):
-    address = f"--address={server.addresses.public}"
-    return subprocess.run(
-        [binary(program), address, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_each_request_is_one_file(recorded):
@@ -38,7 +32,7 @@ def test_each_request_is_one_file(recorded):
 
 def test_replay_gives_the_same_bits(recorded):
     server, records = recorded
-    result = run(server, "policy_cli", "replay", str(records))
+    result = run_client(server, "policy_cli", "replay", str(records))
     assert result.returncode == 0, result.stderr
     assert "0 of 2 compared answers differ" in result.stdout
 
@@ -50,7 +44,7 @@ def test_replay_notices_another_answer(recorded, tmp_path):
     mixed = tmp_path / "mixed.rec"
     seed = bytes([0x12, 10, 0x81, 1]) + bytes(range(8))
     mixed.write_bytes(first.read_bytes() + seed)
-    result = run(server, "policy_cli", "replay", str(mixed))
+    result = run_client(server, "policy_cli", "replay", str(mixed))
     assert result.returncode == 5, result.stdout + result.stderr
     assert "1 of 1 compared answers differ" in result.stdout
 
@@ -59,14 +53,14 @@ def test_replay_names_a_file_that_is_no_recording(recorded, tmp_path):
     server, _ = recorded
     other = tmp_path / "other.rec"
     other.write_bytes(b"\xff\xff")
-    result = run(server, "policy_cli", "replay", str(other))
+    result = run_client(server, "policy_cli", "replay", str(other))
     assert result.returncode == 1
     assert str(other) in result.stderr
 
 
 def test_recordings_are_a_load(recorded):
     server, records = recorded
-    result = run(
+    result = run_client(
         server,
         "policy_load",
         f"--recording={records}",

@@ -6,7 +6,6 @@ PISERVE_SOAK_SECONDS sets how long each lasts (10 unless given; 60 in a soak).
 
 import json
 import os
-import subprocess
 import time
 
 import pytest
@@ -15,9 +14,9 @@ from piserve import DeadlineExceeded, PolicyClient, QueueFull
 from server_process import metrics
 from serving import (
     PATIENT,
-    binary,
     config_text,
     in_threads,
+    run_client,
     serving,
     write_config,
 )
@@ -93,20 +92,15 @@ def load(tmp_path_factory):
     metrics."""
     report = tmp_path_factory.mktemp("load") / "report.json"
     with serving("--policy=hash", program="piserve_test_server") as server:
-        done = subprocess.run(
-            [
-                binary("policy_load"),
-                f"--address={server.addresses.public}",
-                *("--robots=64", "--rate=10", "--loop=closed"),
-                "--timeout=30s",
-                f"--duration={SECONDS:.0f}s",
-                "--verify=hash",
-                f"--json={report}",
-            ],
-            capture_output=True,
-            text=True,
+        done = run_client(
+            server,
+            "policy_load",
+            *("--robots=64", "--rate=10", "--loop=closed"),
+            "--timeout=30s",
+            f"--duration={SECONDS:.0f}s",
+            "--verify=hash",
+            f"--json={report}",
             timeout=SECONDS + 120,
-            check=False,
         )
         print(done.stdout)
         assert done.returncode == 0, done.stdout + done.stderr

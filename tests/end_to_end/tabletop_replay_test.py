@@ -4,11 +4,16 @@ answers today: here the reference itself, on a GPU the engine (deploy/bundle,
 `run.sh tabletop`, with the same tolerance)."""
 
 import json
-import subprocess
 
 import pytest
 from server_process import ROOT
-from serving import PATIENT, binary, config_text, serving, write_config
+from serving import (
+    PATIENT,
+    config_text,
+    run_client,
+    serving,
+    write_config,
+)
 
 RECORDINGS = ROOT / "tests" / "golden" / "tabletop"
 STATS = "deploy/policies/{}/assets/tabletop/norm_stats.json"
@@ -31,14 +36,11 @@ def server(precision, tmp_path_factory):
 
 
 def replay(server, policy, tolerance):
-    return subprocess.run(
-        [
-            *(binary("policy_cli"), "replay", RECORDINGS / policy),
-            f"--address={server.addresses.public}",
-            f"--tolerance={tolerance}",
-        ],
-        capture_output=True,
-        text=True,
+    return run_client(
+        server,
+        "policy_cli",
+        *("replay", str(RECORDINGS / policy)),
+        f"--tolerance={tolerance}",
         timeout=120,
     )
 

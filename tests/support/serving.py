@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,22 @@ def serving(
         yield server
         if server.running:
             server.stop()
+
+
+def run_client(
+    server: ServerProcess, program: str, *arguments: str, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """A client program's call or load on the server, whatever its exit code."""
+    return subprocess.run(
+        [
+            binary(program),
+            f"--address={server.addresses.public}",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def config_text(name: str, extra: str = "", **replacements: str) -> str:
