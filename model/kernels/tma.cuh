@@ -103,8 +103,12 @@ __device__ inline void BarrierWaitForCluster(std::uint64_t* barrier,
       : "memory");
 }
 
-// The two halves of a barrier of the cluster. Orders nothing but what
-// FenceBarrierInit fenced.
+// The two halves of a barrier of the cluster. Relaxed, it orders nothing but
+// what FenceBarrierInit fenced.
+__device__ inline void ClusterArrive() {
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+}
 __device__ inline void ClusterArriveRelaxed() {
   __syncwarp();
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory");

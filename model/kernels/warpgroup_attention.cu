@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A CTA owns 128 query rows (token-major, head-minor) of one batch row and a
-// run of its keys. Two consumer warpgroups take 64 query rows each; a thread
-// of a third keeps five tiles of 64 keys' k or v on their way by bulk copies.
-// Where queries are many, two CTAs with neighbouring queries form a cluster and
-// fetch half of each tile for both; where they are few, the CTAs of a cluster
-// own runs of the keys of the same queries and merge at the end through
-// distributed shared memory. Bound by tensor cores and shared memory: 64 keys
-// cost 2048 cycles of the former and 1920 of the latter's bandwidth (operands
-// 1408, arriving tiles 512).
+// An item is 128 query rows (token-major, head-minor) of one batch row and a
+// run of its keys. Two consumer warpgroups take 64 query rows each; a thread of
+// a third keeps a ring of four tiles of 64 keys' k or v full by bulk copies.
+// Where queries are many, two CTAs with neighbouring queries form a cluster,
+// fetch half of each tile for both and go on from item to item, the copies
+// ahead; where they are few, the CTAs of a cluster have runs of the keys of the
+// same queries and merge at the end through distributed shared memory. Bound by
+// tensor cores and shared memory: 64 keys cost 2048 cycles of the former and
+// 1920 of the latter's bandwidth (operands 1408, arriving tiles 512).
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -19,6 +19,7 @@
 #include "model/kernels/warpgroup_attention/consume.cuh"
 #include "model/kernels/warpgroup_attention/finish.cuh"
 #include "model/kernels/warpgroup_attention/produce.cuh"
+#include "model/kernels/warpgroup_attention/ring.cuh"
 #include "model/kernels/warpgroup_attention/work.cuh"
 
 namespace piserve::kernels {
@@ -30,51 +31,71 @@ constexpr int kPeersOfWhole = 2;
 
 template <int kPeers>
 __device__ void InitBarriers(Shared& shared) {
-  constexpr int kWarps = kConsumers * kGroup / 32;
+  constexpr int kGroupWarps = kGroup / 32;
   for (int slot = 0; slot < kSlots; ++slot) {
     BarrierInit(&shared.full[slot], 1);
-    BarrierInit(&shared.empty[slot], kPeers * kWarps);
+    BarrierInit(&shared.empty[slot], kPeers * kTakers);
   }
-  for (std::uint64_t& full_q : shared.full_q) BarrierInit(&full_q, 1);
-  BarrierInit(&shared.full_last, 1);
-  BarrierInit(&shared.clean_last, kGroup - 32);
+  for (int group = 0; group < kConsumers; ++group) {
+    BarrierInit(&shared.full_q[group], 1);
+    BarrierInit(&shared.empty_q[group], kGroupWarps);
+  }
+  BarrierInit(&shared.clean_last, kCleaners + kConsumers * kGroupWarps);
   FenceBarrierInit();
 }
 
-template <int kPeers>
-__device__ void RunProducer(const Params& p, const Work& w, Shared& shared) {
+// kPeers CTAs of a cluster fetch for each other; or, with kParts, each has a
+// part of the keys.
+template <int kPeers, bool kParts>
+__device__ void RunProducer(const Params& p, Shared& shared) {
   GiveRegisters<kProducerRegisters>();
-  if (threadIdx.x == 0) Produce<kPeers>(p, w, shared);
-  if (threadIdx.x >= 32) CleanLastValues(w, shared);
-  if (gridDim.x == 1) return;
-  if (kPeers == 1) ClusterSync();  // the consumers' partial results
-  ClusterLeave();
+  if (threadIdx.x == 0) Produce<kPeers>(p, shared);
+  if (threadIdx.x >= 32) CleanLastValues<kPeers>(p, shared);
+  if (kParts) {
+    ClusterSync();  // the consumers' partial results
+    ClusterLeave();
+  } else if (kPeers > 1) {
+    ClusterArrive();
+    ClusterWait();
+  }
 }
 
-template <int kPeers>
-__device__ void RunConsumers(const Params& p, const Work& w, Shared& shared) {
-  TakeRegisters<kConsumerRegisters>();
-  Consumer c;
-  Consume<kPeers>(p, w, shared, c);
-  if (kPeers > 1) {
-    // All copies to this CTA have landed, and a peer's producer has waited for
-    // every release it got: from here on this CTA and its peers are apart.
-    ClusterArriveRelaxed();
-    StoreResult(p, w, shared, c);
-    ClusterWait();
-  } else if (gridDim.x == 1) {
-    StoreResult(p, w, shared, c);
-  } else {
+// The one item whose keys this cluster's CTAs have parts of.
+__device__ void ConsumePart(const Params& p, Shared& shared) {
+  const Work w = WorkOf<1>(p, static_cast<int>(blockIdx.y));
+  if (w.Matters()) {
+    Consumer c;
+    Consume<1>(p, w, shared, c);
     // Both warpgroups are past the last tile before its place is taken.
     asm volatile("bar.sync 3, %0;" ::"n"(kConsumers * kGroup) : "memory");
     StorePartial(shared, c);
     ClusterSync();
     Merge(p, w, shared);
-    ClusterLeave();
+  } else {
+    if (blockIdx.x == 0) StoreZeros(p, w);
+    ClusterSync();
   }
+  ClusterLeave();
 }
 
 template <int kPeers>
+__device__ void ConsumeItems(const Params& p, Shared& shared) {
+  Consumer c;
+  ForEachItem<kPeers>(p, [&](const Work& w) {
+    if (w.Matters()) Consume<kPeers>(p, w, shared, c);
+    // All copies to this CTA have landed, and what it released has arrived
+    // before a peer leaves. Here, where no store is on its way.
+    if (kPeers > 1 && w.last) ClusterArrive();
+    if (w.Matters()) {
+      StoreResult(p, w, shared, c);
+    } else {
+      StoreZeros(p, w);
+    }
+  });
+  if (kPeers > 1) ClusterWait();
+}
+
+template <int kPeers, bool kParts>
 __global__ void __launch_bounds__(kThreads, 1)
     WarpgroupAttentionKernel(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
@@ -90,16 +111,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (kPeers > 1) ClusterArriveRelaxed();
   WaitForPrevious();
-  const Work w = WorkOf<kPeers>(p);
   if (kPeers > 1) ClusterWait();  // all peers' barriers are there
-  if (FirstQuery<kPeers>(p, 0) >= w.needed) {
-    if (kPeers > 1 || blockIdx.x == 0) StoreZeros(p, w);
-    return;  // as does the whole cluster
-  }
   if (threadIdx.x < kGroup) {
-    RunProducer<kPeers>(p, w, shared);
+    RunProducer<kPeers, kParts>(p, shared);
   } else {
-    RunConsumers<kPeers>(p, w, shared);
+    TakeRegisters<kConsumerRegisters>();
+    if constexpr (kParts) {
+      ConsumePart(p, shared);
+    } else {
+      ConsumeItems<kPeers>(p, shared);
+    }
   }
 }
 
@@ -180,21 +201,28 @@ cudaError_t EncodeCache(const AttentionArgs& a, const __nv_bfloat16* cache,
   return EncodeTensorMap(tensor, map);
 }
 
-// `tiles` tiles of queries of each row, from p.first_tile on.
-template <int kPeers>
-cudaError_t LaunchTiles(const Params& p, int tiles, int splits,
-                        cudaStream_t stream) {
+template <int kPeers, bool kParts>
+cudaError_t LaunchClusters(const Params& p, int cluster, int count,
+                           cudaStream_t stream) {
   // Per device, hence at each launch; allowed while a stream is captured.
+  const auto kernel = WarpgroupAttentionKernel<kPeers, kParts>;
   const cudaError_t error = cudaFuncSetAttribute(
-      WarpgroupAttentionKernel<kPeers>,
-      cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (error != cudaSuccess) return error;
   LaunchShape shape;
-  shape.cluster = kPeers == 1 ? splits : kPeers;
-  shape.grid = dim3(shape.cluster, CeilDiv(tiles, kPeers), p.args.rows);
+  shape.cluster = cluster;
+  shape.grid = dim3(cluster, count);
   shape.threads = kThreads;
   shape.shared_bytes = kSharedBytes;
-  return Launch(WarpgroupAttentionKernel<kPeers>, shape, stream, p);
+  return Launch(kernel, shape, stream, p);
+}
+
+// p.tiles tiles of queries of each row, by clusters that stay.
+template <int kPeers>
+cudaError_t LaunchWhole(const Params& p, cudaStream_t stream) {
+  const int items = CeilDiv(p.tiles, kPeers) * p.args.rows;
+  const int clusters = std::min(items, kTargetProcessors / kPeers);
+  return LaunchClusters<kPeers, false>(p, kPeers, clusters, stream);
 }
 
 cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
@@ -207,14 +235,16 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const int tiles = CeilDiv(args.tokens * args.heads, kRows);
   const Plan plan = PlanFor(tiles, args.rows, args.cache_len);
+  p.tiles = plan.whole;
   if (plan.whole > 0) {
     error = PeersOf(plan.whole, args.rows) == 1
-                ? LaunchTiles<1>(p, plan.whole, 1, stream)
-                : LaunchTiles<kPeersOfWhole>(p, plan.whole, 1, stream);
+                ? LaunchWhole<1>(p, stream)
+                : LaunchWhole<kPeersOfWhole>(p, stream);
   }
   if (error != cudaSuccess || plan.whole == tiles) return error;
   p.first_tile = plan.whole;
-  return LaunchTiles<1>(p, tiles - plan.whole, plan.splits, stream);
+  p.tiles = tiles - plan.whole;
+  return LaunchClusters<1, true>(p, plan.splits, p.tiles * args.rows, stream);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "model/kernels/warpgroup_attention/ring.cuh"
 #include "model/kernels/warpgroup_attention/work.cuh"
 
 // A consumer warpgroup: scores in registers by wgmma from shared memory,
@@ -17,11 +18,13 @@ inline constexpr float kReach = 8;
 
 // A consumer thread: fragment rows `row` and `row + 8` of its warpgroup's 64.
 struct Consumer {
-  float out[128] = {};
+  float out[128];
   // What the row's scores are taken against, in units of log 2.
-  float maximum[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0, 0};
-  int limit[2];  // keys from here on are hidden from the row
+  float maximum[2];
+  float sum[2];
+  int limit[2];    // keys from here on are hidden from the row
+  Place place;     // in the ring of tiles
+  int parity = 1;  // of an item's barriers
   // The same for a warp: from a shuffle the compiler knows it, and keeps what
   // follows from it in uniform registers.
   int group = __shfl_sync(~0u, threadIdx.x / kGroup, 0) - 1;
@@ -36,11 +39,9 @@ struct Queries {
   std::uint32_t held[kHeldColumns / 16 + 1][4];  // one more: there may be none
 };
 
-__device__ inline void LoadQueries(Shared& shared, const Consumer& c,
-                                   Queries& q) {
+__device__ inline void LoadQueries(Shared& shared, Consumer& c, Queries& q) {
   q.tile = RowsTile(SharedAddress(shared.q[0]) + c.group * kQBytes);
   const int row = threadIdx.x % kGroup / 32 * 16 + c.lane % 16;
-  BarrierWait(&shared.full_q[c.group], 0);
 #pragma unroll
   for (int i = 0; i < kHeldColumns / 16; ++i) {
     LoadMatrix4(shared.q[c.group] +
@@ -89,25 +90,6 @@ __device__ inline void AskForLastValues(Consumer& c,
   WgmmaFence();
   WgmmaCommit();
 }
-
-// With turns one warpgroup is in its softmax while the other has the tensor
-// cores. Barriers 4 and 5; taken tile by tile, group 0 first.
-struct Turns {
-  bool taken = false;
-  int group = 0;
-  int tiles = 0;
-
-  __device__ void Await(int tile) const {
-    if (!taken || (group == 0 && tile == 0)) return;
-    asm volatile("bar.sync %0, %1;" ::"r"(4 + group), "n"(kConsumers * kGroup)
-                 : "memory");
-  }
-  __device__ void Give(int tile) const {
-    if (!taken || (group == 1 && tile == tiles - 1)) return;
-    asm volatile("bar.arrive %0, %1;" ::"r"(5 - group), "n"(kConsumers * kGroup)
-                 : "memory");
-  }
-};
 
 // A thread's 32 scores are 16 of each of its two rows, in pairs.
 __device__ constexpr int ScoreAt(int r, int i) {
@@ -170,29 +152,6 @@ __device__ inline void Pack(const float (&s)[32],
   }
 }
 
-// Waits for the next tile and tells its slot.
-__device__ inline int Take(Shared& shared, Place& place) {
-  BarrierWait(&shared.full[place.slot], place.parity);
-  const int slot = place.slot;
-  place.Next();
-  return slot;
-}
-
-// Frees the place of the `index`-th tile taken, of `count` in all; one arrival
-// a warp, here and at each peer that fills it. None where nobody waits for it:
-// so none is on its way when a peer leaves.
-template <int kPeers>
-__device__ void Release(Shared& shared, int slot, int index, int count,
-                        int lane) {
-  __syncwarp();
-  if (index + kSlots >= count) return;
-  if constexpr (kPeers == 1) {
-    if (lane == 0) BarrierArrive(&shared.empty[slot]);
-  } else {
-    if (lane < kPeers) BarrierArriveAfterReads(&shared.empty[slot], lane);
-  }
-}
-
 __device__ inline std::uint64_t KeysTile(const Shared& shared, int slot) {
   return RowsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes);
 }
@@ -200,15 +159,28 @@ __device__ inline std::uint64_t ValuesTile(const Shared& shared, int slot) {
   return ColumnsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes, kKeys);
 }
 
+__device__ inline void FreeQueries(Shared& shared, const Consumer& c) {
+  __syncwarp();
+  if (c.lane == 0) BarrierArrive(&shared.empty_q[c.group]);
+}
+
+// The last tile of v, without what is no key's.
+__device__ inline int TakeLast(Shared& shared, Consumer& c) {
+  const int slot = Take(shared, c.place);
+  BarrierWait(&shared.clean_last, c.parity);
+  return slot;
+}
+
 // The part of a warpgroup none of whose queries matter.
 template <int kPeers>
-__device__ void Drain(const Work& w, Shared& shared, const Consumer& c) {
+__device__ void Drain(const Work& w, Shared& shared, Consumer& c) {
+  FreeQueries(shared, c);
   const int count = 2 * w.Tiles();
-  Place place;
+#pragma unroll 1
   for (int i = 0; i < count - 1; ++i) {
-    Release<kPeers>(shared, Take(shared, place), i, count, c.lane);
+    Release<kPeers>(shared, Take(shared, c.place), c.lane);
   }
-  if (count > 0) BarrierWait(&shared.clean_last, 0);
+  Release<kPeers>(shared, TakeLast(shared, c), c.lane);
 }
 
 // A wait for wgmma depends on no register, and ptxas moves it up to the last
@@ -236,55 +208,59 @@ template <int kPeers>
 __device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
                              Consumer& c) {
   const int tiles = w.Tiles();
-  const Turns turns{kTakeTurns && w.Needs(1), c.group, tiles};
   Queries q;
-  Place place;
   float s[32], factor[2];
   std::uint32_t weights[kKeys / 16][4];
   LoadQueries(shared, c, q);
-  int keys = Take(shared, place);
-  turns.Await(0);
+  int keys = Take(shared, c.place);
   AskForScores(q, KeysTile(shared, keys), s);
-  turns.Give(0);
   WgmmaWait();
   HoldRegisters(s);
-  Release<kPeers>(shared, keys, 0, 2 * tiles, c.lane);
+  Release<kPeers>(shared, keys, c.lane);
   Softmax(c, s, p.scale, w.begin, factor);
   Pack(s, weights);
   for (int tile = 1; tile < tiles; ++tile) {
-    keys = Take(shared, place);
-    turns.Await(tile);
+    keys = Take(shared, c.place);
     AskForScores(q, KeysTile(shared, keys), s);
-    const int values = Take(shared, place);
+    const int values = Take(shared, c.place);
     AskForValues(c, weights, ValuesTile(shared, values));
-    turns.Give(tile);
     WgmmaWaitAllButLast();
     HoldRegisters(s);
-    Release<kPeers>(shared, keys, 2 * tile - 1, 2 * tiles, c.lane);
+    Release<kPeers>(shared, keys, c.lane);
     Softmax(c, s, p.scale, w.begin + tile * kKeys, factor);
     HoldRegisters(s);
     BranchOn(c.sum[0] + c.sum[1]);
     WgmmaWait();
     HoldRegisters(c.out);
-    Release<kPeers>(shared, values, 2 * tile, 2 * tiles, c.lane);
+    Release<kPeers>(shared, values, c.lane);
     Rescale(c, factor);
     Pack(s, weights);
   }
-  BarrierWait(&shared.full_last, 0);
-  BarrierWait(&shared.clean_last, 0);
-  AskForLastValues(c, weights, ValuesTile(shared, place.slot),
+  FreeQueries(shared, c);
+  const int values = TakeLast(shared, c);
+  AskForLastValues(c, weights, ValuesTile(shared, values),
                    w.end - w.begin - (tiles - 1) * kKeys);
   WgmmaWait();
   HoldRegisters(c.out);
+  Release<kPeers>(shared, values, c.lane);
 }
 
+// An item that matters: a row's sums of weights and of weighted values.
 template <int kPeers>
 __device__ void Consume(const Params& p, const Work& w, Shared& shared,
                         Consumer& c) {
-  if (!w.Needs(c.group)) return Drain<kPeers>(w, shared, c);
+#pragma unroll
+  for (float& out : c.out) out = 0;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) c.maximum[r] = -INFINITY, c.sum[r] = 0;
   if (w.Tiles() == 0) return;
+  c.parity ^= 1;
+  if (c.lane == 0) BarrierArrive(&shared.clean_last);
+  BarrierWait(&shared.full_q[c.group], c.parity);
+  if (!w.Needs(c.group)) return Drain<kPeers>(w, shared, c);
   SetLimits(p, w, c);
   ConsumeTiles<kPeers>(p, w, shared, c);
+#pragma unroll
   for (float& sum : c.sum) {
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cooperative_groups.h>
+#include <cuda_fp16.h>
 
 #include "model/kernels/warpgroup_attention/consume.cuh"
 
@@ -14,140 +15,168 @@ __device__ inline __nv_bfloat16* OutputAt(const Params& p, const Work& w,
   return p.args.out + (static_cast<long>(w.row) * w.queries + query) * kDim;
 }
 
-// The warpgroup's queries have served; a warp turns its rows into lines of
-// 512 bytes in their place.
+// A warp's 16 rows leave by boxes of 64 columns, in lines of 128 bytes.
 __device__ inline void StoreResult(const Params& p, const Work& w,
                                    Shared& shared, const Consumer& c) {
-  asm volatile("bar.sync %0, %1;" ::"r"(1 + c.group), "n"(kGroup) : "memory");
-  constexpr int kLines = 8;  // at a time
-  char* lines = shared.q[c.group];
+  const float inverse[2] = {c.sum[0] > 0 ? 1 / c.sum[0] : 0,
+                            c.sum[1] > 0 ? 1 / c.sum[1] : 0};
+  const int first = c.group * kGroupRows + c.row - c.lane / 4;
+  const int query = w.first_query + first + c.lane / 8;
+  char* box = shared.out[first / kOutRows];
+  __nv_bfloat16* out = OutputAt(p, w, query) + c.lane % 8 * 8;
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float inverse = c.sum[r] > 0 ? 1 / c.sum[r] : 0;
+  for (int column = 0; column < kDim; column += 64) {
+    __syncwarp();
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      *reinterpret_cast<std::uint32_t*>(
-          lines + SwizzledOffset(kGroupRows, c.row + 8 * r, n) +
-          c.lane % 4 * 4) = PackPair(c.out[n * 4 + 2 * r] * inverse,
-                                     c.out[n * 4 + 2 * r + 1] * inverse);
+    for (int n = 0; n < 8; n += 2) {
+      const float* v = c.out + (column / 8 + n) * 4;
+      const std::uint32_t words[4] = {
+          PackPair(v[0] * inverse[0], v[1] * inverse[0]),
+          PackPair(v[2] * inverse[1], v[3] * inverse[1]),
+          PackPair(v[4] * inverse[0], v[5] * inverse[0]),
+          PackPair(v[6] * inverse[1], v[7] * inverse[1])};
+      StoreMatrix4(box + SwizzledOffset(kOutRows, c.lane % 16, n + c.lane / 16),
+                   words);
     }
-  }
-  __syncwarp();
-  const int first = static_cast<int>(threadIdx.x) % kGroup / 32 * 16;
+    __syncwarp();
 #pragma unroll
-  for (int row = first; row < first + 16; row += kLines) {
-    uint4 line[kLines];
-#pragma unroll
-    for (int i = 0; i < kLines; ++i) {
-      line[i] = *reinterpret_cast<const uint4*>(
-          lines + SwizzledOffset(kGroupRows, row + i, c.lane));
-    }
-    const int query = w.first_query + c.group * kGroupRows + row;
-#pragma unroll
-    for (int i = 0; i < kLines; ++i) {
-      if (query + i >= w.queries) return;
-      reinterpret_cast<uint4*>(OutputAt(p, w, query + i))[c.lane] = line[i];
+    for (int row = 0; row < kOutRows; row += 4) {
+      const uint4 line = *reinterpret_cast<const uint4*>(
+          box + SwizzledOffset(kOutRows, row + c.lane / 8, c.lane % 8));
+      if (query + row < w.queries) {
+        *reinterpret_cast<uint4*>(out + row * kDim + column) = line;
+      }
     }
   }
 }
 
-// Column of a partial result, permuted so that neither side conflicts.
-__device__ inline int PartialAt(int row, int column) {
-  return row * kDim + (column ^ (row % 8 * 8));
+// Partial results travel in FP16: half the bytes of FP32, of which other CTAs'
+// shared memory gives 19 a cycle. Their unit is a power of two by which a row's
+// largest stays below 2^15, so they lose an eighth of what bf16 does.
+__device__ inline float UnitOf(float largest) {
+  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23);
+  return __uint_as_float(static_cast<unsigned>(max(exponent - 14, 1)) << 23);
+}
+
+// Eight columns of a row of a partial result.
+__device__ inline char* PartialAt(Shared& shared, int row, int piece) {
+  return shared.tiles[0] + SwizzledOffset(kRows, row, piece);
 }
 
 __device__ inline void StorePartial(Shared& shared, const Consumer& c) {
-  auto* partial = reinterpret_cast<float*>(shared.tiles);
+  const int first = c.group * kGroupRows + c.row - c.lane / 4;
+  float factor[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = c.group * kGroupRows + c.row + 8 * r;
-    if (c.lane % 4 == 0) shared.state[row] = {c.maximum[r], c.sum[r]};
+    float largest = 0;
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      const int at = PartialAt(row, n * 8 + c.lane % 4 * 2);
-      *reinterpret_cast<float2*>(partial + at) = {c.out[n * 4 + 2 * r],
-                                                  c.out[n * 4 + 2 * r + 1]};
+    for (int i = 0; i < 128; i += 4) {
+      largest = fmaxf(largest, fabsf(c.out[i + 2 * r]));
+      largest = fmaxf(largest, fabsf(c.out[i + 2 * r + 1]));
     }
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+    const float unit = UnitOf(largest);
+    factor[r] =
+        __uint_as_float((254u << 23) - __float_as_uint(unit));  // 1 / it
+    if (c.lane % 4 != 0) continue;
+    shared.state[first + c.lane / 4 + 8 * r] = {c.maximum[r], c.sum[r], unit};
+  }
+#pragma unroll
+  for (int n = 0; n < kDim / 8; n += 2) {
+    std::uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float* v = c.out + n * 4 + i * 2;
+      const __half2 pair =
+          __floats2half2_rn(v[0] * factor[i % 2], v[1] * factor[i % 2]);
+      words[i] = reinterpret_cast<const std::uint32_t&>(pair);
+    }
+    StoreMatrix4(PartialAt(shared, first + c.lane % 16, n + c.lane / 16),
+                 words);
   }
 }
 
-// A row of the cluster's parts, merged in rank order by kRowLanes threads.
-// Loads from other CTAs take long, so many are on their way at once.
-inline constexpr int kRowLanes = 8, kBatch = 4;
+// A row of up to kMost parts of the cluster, merged in rank order by kRowLanes
+// threads: kPieces times 8 columns of every part at once, for loads from other
+// CTAs take long. Not one code for each number of parts: that of both launches
+// of a call shall fit the instruction cache.
+inline constexpr int kRowLanes = 8;
 
-template <int kSplits>
-__device__ void MergeRow(Shared& shared, int row, int lane,
+template <int kMost, int kPieces>
+__device__ void MergeRow(Shared& shared, int parts, int row, int lane,
                          __nv_bfloat16* out) {
   auto cluster = cooperative_groups::this_cluster();
-  auto* partial = reinterpret_cast<float*>(shared.tiles);
-  float2 state[kSplits];
+  RowState state[kMost];
   float maximum = -INFINITY, total = 0;
 #pragma unroll
-  for (int s = 0; s < kSplits; ++s) {
-    state[s] = *cluster.map_shared_rank(shared.state + row, s);
+  for (int s = 0; s < kMost; ++s) {
+    state[s] = {-INFINITY, 0, 0};
+    if (s < parts) state[s] = *cluster.map_shared_rank(shared.state + row, s);
   }
 #pragma unroll
-  for (int s = 0; s < kSplits; ++s) maximum = fmaxf(maximum, state[s].x);
-  float weight[kSplits];
+  for (const RowState& s : state) maximum = fmaxf(maximum, s.maximum);
+  float factor[kMost];
 #pragma unroll
-  for (int s = 0; s < kSplits; ++s) {
-    weight[s] = state[s].x == -INFINITY ? 0 : Exp2(state[s].x - maximum);
-    total += weight[s] * state[s].y;
+  for (int s = 0; s < kMost; ++s) {
+    const float weight =
+        state[s].maximum == -INFINITY ? 0 : Exp2(state[s].maximum - maximum);
+    total += weight * state[s].sum;
+    factor[s] = weight * state[s].unit;
   }
   const float inverse = total > 0 ? 1 / total : 0;
 #pragma unroll 1
-  for (int first = lane * 4; first < kDim; first += kBatch * kRowLanes * 4) {
-    float4 value[kBatch][kSplits];
+  for (int piece = lane; piece < kDim / 8; piece += kPieces * kRowLanes) {
+    uint4 value[kMost][kPieces];
 #pragma unroll
-    for (int i = 0; i < kBatch * kSplits; ++i) {
-      const int column = first + i / kSplits * kRowLanes * 4;
-      value[i / kSplits][i % kSplits] =
-          *reinterpret_cast<const float4*>(cluster.map_shared_rank(
-              partial + PartialAt(row, column), i % kSplits));
+    for (int s = 0; s < kMost; ++s) {
+      if (s >= parts) break;
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        value[s][i] = *reinterpret_cast<const uint4*>(cluster.map_shared_rank(
+            PartialAt(shared, row, piece + i * kRowLanes), s));
+      }
+    }
+    float sum[kPieces][8] = {};
+#pragma unroll
+    for (int s = 0; s < kMost; ++s) {
+      if (s >= parts) break;
+#pragma unroll
+      for (int k = 0; k < kPieces * 4; ++k) {
+        const float2 v =
+            __half22float2(reinterpret_cast<const __half2*>(value[s])[k]);
+        sum[k / 4][k % 4 * 2] += factor[s] * v.x;
+        sum[k / 4][k % 4 * 2 + 1] += factor[s] * v.y;
+      }
     }
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      float4 sum = {0, 0, 0, 0};
-#pragma unroll
-      for (int s = 0; s < kSplits; ++s) {
-        sum.x += weight[s] * value[i][s].x;
-        sum.y += weight[s] * value[i][s].y;
-        sum.z += weight[s] * value[i][s].z;
-        sum.w += weight[s] * value[i][s].w;
-      }
-      *reinterpret_cast<uint2*>(out + first + i * kRowLanes * 4) = {
-          PackPair(sum.x * inverse, sum.y * inverse),
-          PackPair(sum.z * inverse, sum.w * inverse)};
+    for (int i = 0; i < kPieces; ++i) {
+      *reinterpret_cast<uint4*>(out + (piece + i * kRowLanes) * 8) = {
+          PackPair(sum[i][0] * inverse, sum[i][1] * inverse),
+          PackPair(sum[i][2] * inverse, sum[i][3] * inverse),
+          PackPair(sum[i][4] * inverse, sum[i][5] * inverse),
+          PackPair(sum[i][6] * inverse, sum[i][7] * inverse)};
     }
   }
 }
 
 // This CTA's share of the rows.
-template <int kSplits>
-__device__ void MergeRows(const Params& p, const Work& w, Shared& shared) {
-  constexpr int kShare = (kRows + kSplits - 1) / kSplits;
-  constexpr int kStep = kConsumers * kGroup / kRowLanes;
-  const int first = static_cast<int>(blockIdx.x) * kShare;
-  const int end = min(first + kShare, min(kRows, w.queries - w.first_query));
-  const int thread = static_cast<int>(threadIdx.x) - kGroup;
-  for (int row = first + thread / kRowLanes; row < end; row += kStep) {
-    MergeRow<kSplits>(shared, row, thread % kRowLanes,
-                      OutputAt(p, w, w.first_query + row));
-  }
-}
-
 __device__ inline void Merge(const Params& p, const Work& w, Shared& shared) {
-  switch (gridDim.x) {  // what the plan chooses among
-    case 2:
-      return MergeRows<2>(p, w, shared);
-    case 3:
-      return MergeRows<3>(p, w, shared);
-    case 4:
-      return MergeRows<4>(p, w, shared);
-    case 6:
-      return MergeRows<6>(p, w, shared);
-    case 8:
-      return MergeRows<8>(p, w, shared);
+  const int parts = static_cast<int>(gridDim.x);
+  constexpr int kStep = kConsumers * kGroup / kRowLanes;
+  const int share = (kRows + parts - 1) / parts;
+  const int first = static_cast<int>(blockIdx.x) * share;
+  const int end = min(first + share, min(kRows, w.queries - w.first_query));
+  const int thread = static_cast<int>(threadIdx.x) - kGroup;
+  const int lane = thread % kRowLanes;
+#pragma unroll 1
+  for (int row = first + thread / kRowLanes; row < end; row += kStep) {
+    __nv_bfloat16* out = OutputAt(p, w, w.first_query + row);
+    if (parts <= 3) {
+      MergeRow<3, 4>(shared, parts, row, lane, out);
+    } else {
+      MergeRow<8, 2>(shared, parts, row, lane, out);
+    }
   }
 }
 
@@ -155,7 +184,9 @@ __device__ inline void Merge(const Params& p, const Work& w, Shared& shared) {
 __device__ inline void StoreZeros(const Params& p, const Work& w) {
   const int count = min(kRows, w.queries - w.first_query);
   auto* out = reinterpret_cast<uint4*>(OutputAt(p, w, w.first_query));
-  for (int i = threadIdx.x; i < count * kDim / 8; i += kThreads) {
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x) - kGroup; i < count * kDim / 8;
+       i += kConsumers * kGroup) {
     out[i] = {0, 0, 0, 0};
   }
 }

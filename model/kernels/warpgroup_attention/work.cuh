@@ -19,16 +19,16 @@ inline constexpr int kConsumers = 2;  // warpgroups
 inline constexpr int kThreads = (kConsumers + 1) * kGroup;
 inline constexpr int kGroupRows = 64;
 inline constexpr int kRows = kConsumers * kGroupRows;
-inline constexpr int kKeys = 64;  // a tile's
-inline constexpr int kSlots = 5;  // tiles of k or v in shared memory
+inline constexpr int kCleaners = kGroup - 32;  // threads
+inline constexpr int kKeys = 64;               // a tile's
+inline constexpr int kSlots = 4;  // tiles of k or v in shared memory
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
 // Columns of the queries that stay in registers, a multiple of 16.
 inline constexpr int kHeldColumns = 64;
-// Whether the warpgroups take turns at issuing their products.
-inline constexpr bool kTakeTurns = false;
 
 inline constexpr int kBlocks = kDim / 64;              // of columns
 inline constexpr int kQBytes = kGroupRows * kDim * 2;  // a warpgroup's
+inline constexpr int kOutRows = 16;  // of a box of results, by 64 columns
 inline constexpr int kTileBytes = kKeys * kDim * 2;
 inline constexpr int kBlockBytes = kTileBytes / kBlocks;
 // A copy brings as much of a tile as each of two CTAs fetches for both.
@@ -38,66 +38,73 @@ struct Params {
   CUtensorMap q, k, v;
   AttentionArgs args;
   float scale = 0;     // of scores, to units of log 2
-  int first_tile = 0;  // of queries
+  int first_tile = 0;  // of each row's queries
+  int tiles = 0;       // of those, from there on, that the launch is about
+};
+
+// What CTAs with parts of a row's keys tell each other beside their results.
+struct RowState {
+  float maximum;  // what its scores are taken against
+  float sum;      // of weights
+  float unit;     // that the partial result is in
 };
 
 struct Shared {
-  alignas(1024) char q[kConsumers][kQBytes];  // results pass through it
-  // k and v in the order of use; at the end, a split's partial results.
+  alignas(1024) char q[kConsumers][kQBytes];
+  // k and v in the order of use; at the end, a part's results.
   alignas(1024) char tiles[kSlots][kTileBytes];
-  float2 state[kRows];  // (maximum, sum)
+  // Results on their way out, a box at a time for each warp.
+  alignas(1024) char out[kConsumers * kGroup / 32][kOutRows * 128];
+  RowState state[kRows];
   std::uint64_t full[kSlots], empty[kSlots];
-  std::uint64_t full_q[kConsumers];
-  // The last tile of v: it has landed; its rows without a key are zeros.
-  std::uint64_t full_last, clean_last;
+  std::uint64_t full_q[kConsumers], empty_q[kConsumers];
+  // An item's last tile of v has zeros where it has no key, and all consumers
+  // know so of the item before.
+  std::uint64_t clean_last;
 };
-static_assert(kRows * kDim * 4 <= kSlots * kTileBytes);
+static_assert(kRows * kDim * 2 <= kSlots * kTileBytes);
 inline constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and alignment
 static_assert(kSharedBytes <= 232448);
 
-// A place in the ring of tiles. Producer and consumers count alike: k0, k1, v0,
-// k2, v1, ..., the last v.
-struct Place {
-  int slot = 0;
-  int parity = 0;
-
-  __device__ void Next() {
-    if (++slot < kSlots) return;
-    slot = 0;
-    parity ^= 1;
-  }
-};
-
+// An item of a cluster's, as one of its CTAs sees it.
 struct Work {
-  int row;          // of the batch
-  int first_query;  // of the CTA
-  int queries;      // of the batch row
-  int needed;       // of those
-  int begin, end;   // keys
+  int row;            // of the batch
+  int first_query;    // of the CTA
+  int cluster_query;  // of the cluster
+  int queries;        // of the batch row
+  int needed;         // of those
+  int begin, end;     // keys
   int visible_first;
   int cache_row;
+  bool last;  // of the cluster's items
 
   __device__ int Tiles() const { return (end - begin + kKeys - 1) / kKeys; }
-  // Whether one of the warpgroup's queries matters.
+  // Whether one of the cluster's queries matters.
+  __device__ bool Matters() const { return cluster_query < needed; }
+  // Whether one of the warpgroup's does.
   __device__ bool Needs(int group) const {
     return first_query + group * kGroupRows < needed;
   }
 };
 
-// kPeers CTAs along grid.x take neighbouring tiles of queries; where that is
-// 1, the CTAs along grid.x take parts of the keys.
+// An item is kPeers neighbouring tiles of queries, one for each CTA along
+// grid.x; where kPeers is 1, one tile, and CTAs along grid.x have parts of its
+// keys.
 template <int kPeers>
-__device__ int FirstQuery(const Params& p, int x) {
-  const int y = static_cast<int>(blockIdx.y);
-  return (p.first_tile + (kPeers == 1 ? y : y * kPeers + x)) * kRows;
+__device__ int RowItems(const Params& p) {
+  return (p.tiles + kPeers - 1) / kPeers;
 }
 
 template <int kPeers>
-__device__ Work WorkOf(const Params& p) {
+__device__ Work WorkOf(const Params& p, int item) {
   const AttentionArgs& a = p.args;
+  const int row_items = RowItems<kPeers>(p);
+  const int x = static_cast<int>(blockIdx.x);
   Work w;
-  w.row = blockIdx.z;
-  w.first_query = FirstQuery<kPeers>(p, static_cast<int>(blockIdx.x));
+  w.row = item / row_items;
+  const int tile = p.first_tile + (item - w.row * row_items) * kPeers;
+  w.cluster_query = tile * kRows;
+  w.first_query = w.cluster_query + (kPeers == 1 ? 0 : x * kRows);
   w.queries = a.tokens * a.heads;
   w.needed = a.query_len == nullptr
                  ? w.queries
@@ -108,12 +115,23 @@ __device__ Work WorkOf(const Params& p) {
                         ? min(start + 1, visible)
                         : visible;
   const int splits = kPeers == 1 ? static_cast<int>(gridDim.x) : 1;
-  const int split = kPeers == 1 ? static_cast<int>(blockIdx.x) : 0;
+  const int split = kPeers == 1 ? x : 0;
   const int share = (visible + splits * 16 - 1) / (splits * 16) * 16;
   w.begin = min(split * share, visible);
   w.end = min(w.begin + share, visible);
   w.cache_row = w.row + (a.row_base == nullptr ? 0 : *a.row_base);
+  w.last = item + static_cast<int>(gridDim.y) >= row_items * a.rows;
   return w;
+}
+
+// This cluster's items, one after another: of all, those along grid.y.
+template <int kPeers, typename Each>
+__device__ void ForEachItem(const Params& p, Each each) {
+  const int items = RowItems<kPeers>(p) * p.args.rows;
+  const int step = static_cast<int>(gridDim.y);
+  for (int item = static_cast<int>(blockIdx.y); item < items; item += step) {
+    each(WorkOf<kPeers>(p, item));
+  }
 }
 
 }  // namespace piserve::kernels::warpgroup_attention

@@ -78,8 +78,7 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   return out.Get();
 }
 
-void ExpectTwin(const Shape& s) {
-  const Inputs in(s);
+void ExpectTwin(const Shape& s, const Inputs& in) {
   const auto got = Result(s, in);
   const std::size_t row_size =
       static_cast<std::size_t>(s.tokens) * kHeads * s.head_dim;
@@ -103,6 +102,8 @@ void ExpectTwin(const Shape& s) {
     }
   }
 }
+
+void ExpectTwin(const Shape& s) { ExpectTwin(s, Inputs(s)); }
 
 TEST_F(PrefixAttentionTest, EqualsItsTwinAtOneRow) {
   ExpectTwin({{816}, 816, 867});
@@ -128,6 +129,25 @@ TEST_F(PrefixAttentionTest, EqualsItsTwinAtAnyNumberOfRows) {
 TEST_F(PrefixAttentionTest, EqualsItsTwinInAFullWave) {
   ExpectTwin({{816, 788, 768, 816, 300, 640, 801, 816}, 816, 867});
   ExpectTwin({{560, 560, 1, 560}, 560, 560});
+}
+
+TEST_F(PrefixAttentionTest, EqualsItsTwinWhereClustersGoOnFromRowToRow) {
+  // Several items a cluster, some of one tile of keys, some that do not matter:
+  // of five tiles of queries by two peers, of one by a CTA alone.
+  for (const int tokens : {72, 16}) {
+    std::vector<int> lengths;
+    for (int i = 0; i < 150; ++i) lengths.push_back(1 + i * 31 % tokens);
+    ExpectTwin({lengths, tokens, tokens + 50});
+  }
+}
+
+TEST_F(PrefixAttentionTest, PartsMergeAtAnyScaleOfValues) {
+  for (const float scale : {0x1p-90f, 0x1p-16f, 0x1p16f, 0x1p110f}) {
+    const Shape shape{{300}, 300, 351};
+    Inputs in(shape);
+    for (Bf16& v : in.v) v = __float2bfloat16_rn(Value(v) * scale);
+    ExpectTwin(shape, in);
+  }
 }
 
 TEST_F(PrefixAttentionTest, EqualsItsTwinAtShortCaches) {
