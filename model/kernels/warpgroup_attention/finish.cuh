@@ -22,11 +22,10 @@ __device__ inline void StoreResult(const Params& p, const Work& w,
                             c.sum[1] > 0 ? 1 / c.sum[1] : 0};
   const int first = c.group * kGroupRows + c.row - c.lane / 4;
   const int query = w.first_query + first + c.lane / 8;
-  char* box = shared.out[first / kOutRows];
   __nv_bfloat16* out = OutputAt(p, w, query) + c.lane % 8 * 8;
 #pragma unroll
   for (int column = 0; column < kDim; column += 64) {
-    __syncwarp();
+    char* box = shared.out[first / kOutRows][column / 64 % 2];
 #pragma unroll
     for (int n = 0; n < 8; n += 2) {
       const float* v = c.out + (column / 8 + n) * 4;

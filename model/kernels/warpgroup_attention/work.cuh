@@ -24,7 +24,7 @@ inline constexpr int kKeys = 64;               // a tile's
 inline constexpr int kSlots = 4;  // tiles of k or v in shared memory
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
 // Columns of the queries that stay in registers, a multiple of 16.
-inline constexpr int kHeldColumns = 64;
+inline constexpr int kHeldColumns = 80;
 
 inline constexpr int kBlocks = kDim / 64;              // of columns
 inline constexpr int kQBytes = kGroupRows * kDim * 2;  // a warpgroup's
@@ -53,8 +53,8 @@ struct Shared {
   alignas(1024) char q[kConsumers][kQBytes];
   // k and v in the order of use; at the end, a part's results.
   alignas(1024) char tiles[kSlots][kTileBytes];
-  // Results on their way out, a box at a time for each warp.
-  alignas(1024) char out[kConsumers * kGroup / 32][kOutRows * 128];
+  // Results on their way out: of each warp a box comes while one goes.
+  alignas(1024) char out[kConsumers * kGroup / 32][2][kOutRows * 128];
   RowState state[kRows];
   std::uint64_t full[kSlots], empty[kSlots];
   std::uint64_t full_q[kConsumers], empty_q[kConsumers];
