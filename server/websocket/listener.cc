@@ -67,11 +67,13 @@ class Listener::Acceptor : public std::enable_shared_from_this<Acceptor> {
     return absl::OkStatus();
   }
 
-  void Close() {
+  // Whoever has been told to go (1001) and comes back finds nobody listening.
+  void Drain() {
     net::post(acceptor_.get_executor(), [self = shared_from_this()] {
       Error ignored;
       self->acceptor_.close(ignored);
       self->again_.cancel();
+      for (const auto& session : self->hub_.Sessions()) session->Drain();
     });
   }
 
@@ -148,8 +150,7 @@ int Listener::connections() const { return hub_->sessions(); }
 
 void Listener::Drain() {
   hub_->Drain();
-  acceptor_->Close();
-  for (const auto& session : hub_->Sessions()) session->Drain();
+  acceptor_->Drain();
 }
 
 void Listener::Shutdown(absl::Duration grace) {
