@@ -43,9 +43,10 @@ bool SuffixAttentionSupports(int head_dim, int kv_heads);
 // the visible ones is never used, whatever it holds.
 //
 // A row's keys may be shared out among the CTAs of a cluster, which merge their
-// parts in a fixed order through distributed shared memory: no workspace, and
-// the bits of a row depend on its own inputs and on (rows, tokens, heads,
-// cache_len) only. What bounds it: README.md.
+// parts (the warpgroup kernel's rounded to FP16 on the way) in a fixed order
+// through distributed shared memory: no workspace, and the bits of a row depend
+// on its own inputs and on (rows, tokens, heads, cache_len) only. What bounds
+// it: README.md.
 // cudaErrorInvalidValue for a shape that is not supported.
 // Source: openpi transformers_replace/models/gemma/modeling_gemma.py,
 // eager_attention_forward (which rounds scores to bf16; here they stay FP32).

@@ -90,6 +90,18 @@ __device__ inline void BarrierArriveAfterReads(std::uint64_t* barrier,
       : "memory");
 }
 
+// The same, releasing writes too at the cluster's scope.
+__device__ inline void BarrierArriveAfterWrites(std::uint64_t* barrier,
+                                                int rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
 // Waits for arrivals from all of the cluster.
 __device__ inline void BarrierWaitForCluster(std::uint64_t* barrier,
                                              int parity) {

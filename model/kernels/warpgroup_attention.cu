@@ -40,7 +40,7 @@ __device__ void InitBarriers(Shared& shared) {
     BarrierInit(&shared.full_q[group], 1);
     BarrierInit(&shared.empty_q[group], kGroupWarps);
   }
-  BarrierInit(&shared.clean_last, kCleaners + kConsumers * kGroupWarps);
+  BarrierInit(&shared.clean_last, 1 + kConsumers * kGroupWarps);
   FenceBarrierInit();
 }
 
@@ -84,7 +84,7 @@ __device__ void ConsumeItems(const Params& p, Shared& shared) {
   ForEachItem<kPeers>(p, [&](const Work& w) {
     if (w.Matters()) Consume<kPeers>(p, w, shared, c);
     // All copies to this CTA have landed, and what it released has arrived
-    // before a peer leaves. Here, where no store is on its way.
+    // before a peer leaves. Here, before this item's stores are on their way.
     if (kPeers > 1 && w.last) ClusterArrive();
     if (w.Matters()) {
       StoreResult(p, w, shared, c);

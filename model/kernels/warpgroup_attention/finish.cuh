@@ -26,6 +26,7 @@ __device__ inline void StoreResult(const Params& p, const Work& w,
 #pragma unroll
   for (int column = 0; column < kDim; column += 64) {
     char* box = shared.out[first / kOutRows][column / 64 % 2];
+    __syncwarp();
 #pragma unroll
     for (int n = 0; n < 8; n += 2) {
       const float* v = c.out + (column / 8 + n) * 4;
@@ -51,7 +52,8 @@ __device__ inline void StoreResult(const Params& p, const Work& w,
 
 // Partial results travel in FP16: half the bytes of FP32, of which other CTAs'
 // shared memory gives 19 a cycle. Their unit is a power of two by which a row's
-// largest stays below 2^15, so they lose an eighth of what bf16 does.
+// largest stays below 2^15, so that what is not 2^28 times smaller loses an
+// eighth of what bf16 does. (Beside an infinite one the others are zeros.)
 __device__ inline float UnitOf(float largest) {
   const int exponent = static_cast<int>(__float_as_uint(largest) >> 23);
   return __uint_as_float(static_cast<unsigned>(max(exponent - 14, 1)) << 23);
@@ -81,6 +83,7 @@ __device__ inline void StorePartial(Shared& shared, const Consumer& c) {
     if (c.lane % 4 != 0) continue;
     shared.state[first + c.lane / 4 + 8 * r] = {c.maximum[r], c.sum[r], unit};
   }
+  __syncwarp();
 #pragma unroll
   for (int n = 0; n < kDim / 8; n += 2) {
     std::uint32_t words[4];

@@ -69,6 +69,13 @@ __device__ void Produce(const Params& p, Shared& shared) {
   });
 }
 
+// All have cleaned: one that is late must not be taken for what another does in
+// the next item.
+__device__ inline void SyncCleaners() {
+  __syncwarp();
+  asm volatile("bar.sync 1, %0;" ::"n"(kCleaners) : "memory");
+}
+
 // What the last tile of v holds past the keys may be NaN, which a weight of
 // zero does not undo.
 template <int kPeers>
@@ -92,8 +99,9 @@ __device__ void CleanLastValues(const Params& p, Shared& shared) {
           tile + SwizzledOffset(kKeys, i / (kDim / 8), i % (kDim / 8))) = {};
     }
     FenceForWgmma();
-    BarrierArrive(&shared.clean_last);
-    Release<kPeers>(shared, slot, lane);
+    SyncCleaners();
+    if (threadIdx.x == 32) BarrierArrive(&shared.clean_last);
+    ReleaseCleaned<kPeers>(shared, slot, lane);
   });
 }
 

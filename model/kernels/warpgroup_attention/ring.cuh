@@ -43,4 +43,15 @@ __device__ void Release(Shared& shared, int slot, int lane) {
   }
 }
 
+// The same by a warp that has written there, which a peer's copy must not pass.
+template <int kPeers>
+__device__ void ReleaseCleaned(Shared& shared, int slot, int lane) {
+  __syncwarp();
+  if constexpr (kPeers == 1) {
+    if (lane == 0) BarrierArrive(&shared.empty[slot]);
+  } else {
+    if (lane < kPeers) BarrierArriveAfterWrites(&shared.empty[slot], lane);
+  }
+}
+
 }  // namespace piserve::kernels::warpgroup_attention
