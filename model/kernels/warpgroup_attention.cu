@@ -51,13 +51,8 @@ __device__ void RunProducer(const Params& p, Shared& shared) {
   GiveRegisters<kProducerRegisters>();
   if (threadIdx.x == 0) Produce<kPeers>(p, shared);
   if (threadIdx.x >= 32) CleanLastValues<kPeers>(p, shared);
-  if (kParts) {
-    ClusterSync();  // the consumers' partial results
-    ClusterLeave();
-  } else if (kPeers > 1) {
-    ClusterArrive();
-    ClusterWait();
-  }
+  if (kParts || kPeers > 1) ClusterSync();
+  if (kParts) ClusterLeave();  // behind the merge
 }
 
 // The one item whose keys this cluster's CTAs have parts of.

@@ -15,6 +15,24 @@ __device__ inline __nv_bfloat16* OutputAt(const Params& p, const Work& w,
   return p.args.out + (static_cast<long>(w.row) * w.queries + query) * kDim;
 }
 
+// Of a thread's two rows the pairs in 16 columns from `column` on, times the
+// rows' factors, as stmatrix stores them.
+template <typename Pack>
+__device__ void PackColumns(const Consumer& c, int column,
+                            const float (&factor)[2], Pack pack,
+                            std::uint32_t (&words)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float* v = c.out + column / 2 + i * 2;
+    words[i] = pack(v[0] * factor[i % 2], v[1] * factor[i % 2]);
+  }
+}
+
+__device__ inline std::uint32_t PackHalves(float a, float b) {
+  const __half2 pair = __floats2half2_rn(a, b);
+  return reinterpret_cast<const std::uint32_t&>(pair);
+}
+
 // A warp's 16 rows leave by boxes of 64 columns, in lines of 128 bytes.
 __device__ inline void StoreResult(const Params& p, const Work& w,
                                    Shared& shared, const Consumer& c) {
@@ -29,12 +47,8 @@ __device__ inline void StoreResult(const Params& p, const Work& w,
     __syncwarp();
 #pragma unroll
     for (int n = 0; n < 8; n += 2) {
-      const float* v = c.out + (column / 8 + n) * 4;
-      const std::uint32_t words[4] = {
-          PackPair(v[0] * inverse[0], v[1] * inverse[0]),
-          PackPair(v[2] * inverse[1], v[3] * inverse[1]),
-          PackPair(v[4] * inverse[0], v[5] * inverse[0]),
-          PackPair(v[6] * inverse[1], v[7] * inverse[1])};
+      std::uint32_t words[4];
+      PackColumns(c, column + n * 8, inverse, PackPair, words);
       StoreMatrix4(box + SwizzledOffset(kOutRows, c.lane % 16, n + c.lane / 16),
                    words);
     }
@@ -87,13 +101,7 @@ __device__ inline void StorePartial(Shared& shared, const Consumer& c) {
 #pragma unroll
   for (int n = 0; n < kDim / 8; n += 2) {
     std::uint32_t words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float* v = c.out + n * 4 + i * 2;
-      const __half2 pair =
-          __floats2half2_rn(v[0] * factor[i % 2], v[1] * factor[i % 2]);
-      words[i] = reinterpret_cast<const std::uint32_t&>(pair);
-    }
+    PackColumns(c, n * 8, factor, PackHalves, words);
     StoreMatrix4(PartialAt(shared, first + c.lane % 16, n + c.lane / 16),
                  words);
   }

@@ -101,7 +101,7 @@ __device__ void CleanLastValues(const Params& p, Shared& shared) {
     FenceForWgmma();
     SyncCleaners();
     if (threadIdx.x == 32) BarrierArrive(&shared.clean_last);
-    ReleaseCleaned<kPeers>(shared, slot, lane);
+    Release<kPeers, Left::kWritten>(shared, slot, lane);
   });
 }
 

@@ -31,24 +31,19 @@ __device__ inline int Take(Shared& shared, Place& place) {
   return slot;
 }
 
+// Whether a warp that frees a place has written there, too: a peer's copy to it
+// must not pass that.
+enum class Left { kRead, kWritten };
+
 // Frees a tile's place: one arrival a warp, here and at each peer that fills
 // it.
-template <int kPeers>
+template <int kPeers, Left kLeft = Left::kRead>
 __device__ void Release(Shared& shared, int slot, int lane) {
   __syncwarp();
   if constexpr (kPeers == 1) {
     if (lane == 0) BarrierArrive(&shared.empty[slot]);
-  } else {
+  } else if constexpr (kLeft == Left::kRead) {
     if (lane < kPeers) BarrierArriveAfterReads(&shared.empty[slot], lane);
-  }
-}
-
-// The same by a warp that has written there, which a peer's copy must not pass.
-template <int kPeers>
-__device__ void ReleaseCleaned(Shared& shared, int slot, int lane) {
-  __syncwarp();
-  if constexpr (kPeers == 1) {
-    if (lane == 0) BarrierArrive(&shared.empty[slot]);
   } else {
     if (lane < kPeers) BarrierArriveAfterWrites(&shared.empty[slot], lane);
   }
