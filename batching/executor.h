@@ -36,7 +36,8 @@ class ExecutorTraits {
   virtual bool Serves(std::uint64_t compatibility) const = 0;
 
   // Measured time from launch to answer on an idle device. The batcher asks
-  // only for rows that are one of `sizes`.
+  // only for rows that are one of `sizes`, but of the mean of all that waits:
+  // cameras and prompt may be more than any task has that this executor serves.
   virtual absl::Duration Predict(const WaveCost& cost) const = 0;
 
   // False for good after a fault: it gets no more waves.

@@ -8,8 +8,10 @@ namespace {
 
 constexpr int kShortPrompt = 64;
 
+// The smallest that is at least n; the largest where none is.
 int AtLeast(const std::vector<int>& ascending, int n) {
-  return *std::lower_bound(ascending.begin(), ascending.end(), n);
+  const auto found = std::lower_bound(ascending.begin(), ascending.end(), n);
+  return found == ascending.end() ? ascending.back() : *found;
 }
 
 int DivideUp(int a, int b) { return (a + b - 1) / b; }
@@ -27,9 +29,10 @@ WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape) {
   const int most_waves = DivideUp(layout.rows, sizes.micro_rows);
   layout.prefix = {
       .rows = DivideUp(layout.rows, most_waves),
-      .cameras = std::max(shape.cameras, 1),
+      .cameras = std::clamp(shape.cameras, 1, Variant::kCameras),
       .prompt_tokens = AtLeast(sizes.prompt_tokens, shape.prompt_tokens)};
-  layout.micro_waves = DivideUp(shape.rows, layout.prefix.rows);
+  layout.micro_waves =
+      DivideUp(std::min(shape.rows, layout.rows), layout.prefix.rows);
   return layout;
 }
 

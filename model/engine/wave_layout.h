@@ -47,7 +47,7 @@ struct GraphSizes {
 // much longer.
 std::vector<int> PromptSizes(const Variant& variant);
 
-// `shape` must fit the sizes.
+// What of `shape` exceeds the sizes is cut to the largest.
 WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape);
 
 // Every layout that some wave may have, smallest first.

@@ -50,6 +50,16 @@ TEST(WaveLayoutTest, AWaveWithoutCamerasRunsInTheSmallestGraph) {
   EXPECT_EQ(LayOut(kSizes, {.rows = 1, .cameras = 0}).prefix.cameras, 1);
 }
 
+// The batcher asks what a mean over all policies' rows would take.
+TEST(WaveLayoutTest, WhatIsLargerThanEveryGraphTakesTheLargest) {
+  const WaveLayout layout =
+      LayOut(kSizes, {.rows = 65, .cameras = 4, .prompt_tokens = 201});
+  EXPECT_EQ(layout.rows, 64);
+  EXPECT_EQ(layout.prefix,
+            (PrefixShape{.rows = 8, .cameras = 3, .prompt_tokens = 200}));
+  EXPECT_EQ(layout.micro_waves, 8);
+}
+
 TEST(WaveLayoutTest, EveryWaveHasItsLayoutAmongAll) {
   const std::vector<WaveLayout> all = AllLayouts(kSizes);
   for (int rows = 1; rows <= 64; ++rows) {
