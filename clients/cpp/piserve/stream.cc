@@ -68,6 +68,7 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
 
  private:
   struct Pending {
+    std::string id;  // the caller's; the key is what the wire calls it
     Callback done;
     Clock::TimePoint deadline;
     std::uint64_t serial = 0;
@@ -80,6 +81,8 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
   absl::StatusOr<const v1::PolicyInfo*> Check(
       const ObservationIn& observation) const;
   absl::Status Admit(const std::string& id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string WireId(const std::string& id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteLocked(v1::InferStreamRequest request, Pending* pending)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -100,6 +103,10 @@ class PolicyStream::State : public std::enable_shared_from_this<State> {
   std::unique_ptr<v1::PolicyService::Stub> stub_;
   absl::Mutex mutex_;
   std::map<std::string, Pending> pending_ ABSL_GUARDED_BY(mutex_);
+  // Whose deadline has passed and whose answer may still come, on which
+  // connection.
+  std::map<std::string, const StreamConnection*> given_up_
+      ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<StreamConnection> connection_ ABSL_GUARDED_BY(mutex_);
   // Replaced before they had ended, and ended ones to be destroyed.
   std::vector<std::unique_ptr<StreamConnection>> retired_
@@ -136,11 +143,23 @@ absl::Status PolicyStream::State::Admit(const std::string& id) {
         absl::StrCat("stream: got request ", kMaxInFlight + 1,
                      " in flight, want at most ", kMaxInFlight));
   }
-  if (pending_.count(id) != 0) {
+  for (const auto& [wire_id, pending] : pending_) {
+    if (pending.id != id) continue;
     return InvalidObservation(
         "request_id", absl::StrCat("got '", id, "', which is in flight"));
   }
   return absl::OkStatus();
+}
+
+// The id, or one that an answer to an earlier request cannot have.
+std::string PolicyStream::State::WireId(const std::string& id) {
+  constexpr std::size_t kMostKept = 43;  // of 64 bytes, the serial's besides
+  std::string wire_id = id;
+  while (pending_.count(wire_id) != 0 || given_up_.count(wire_id) != 0) {
+    wire_id =
+        absl::StrCat(id.size() <= kMostKept ? id : "", "#", next_serial_++);
+  }
+  return wire_id;
 }
 
 void PolicyStream::State::Send(const ObservationIn& observation,
@@ -162,15 +181,17 @@ void PolicyStream::State::Send(const ObservationIn& observation,
     if (id.empty()) id = absl::StrCat("#", next_serial_);
     status = Admit(id);
     if (status.ok()) {
-      request.mutable_observation()->set_request_id(id);
-      Pending& pending = pending_[id];
-      pending = {.done = std::move(done),
+      const std::string wire_id = WireId(id);
+      request.mutable_observation()->set_request_id(wire_id);
+      Pending& pending = pending_[wire_id];
+      pending = {.id = std::move(id),
+                 .done = std::move(done),
                  .deadline = now + absl::ToChronoNanoseconds(timeout),
                  .serial = next_serial_++,
                  .policy = *policy,
                  .connection = nullptr,
                  .alarm = std::make_unique<grpc::Alarm>()};
-      SetAlarm(id, &pending);
+      SetAlarm(wire_id, &pending);
       WriteLocked(std::move(request), &pending);
       return;
     }
@@ -226,6 +247,7 @@ void PolicyStream::State::OnReply(const v1::InferStreamResponse& response) {
     auto node = pending_.extract(response.request_id());
     if (node.empty()) {
       ++dropped_;
+      given_up_.erase(response.request_id());
       return;
     }
     pending = std::move(node.mapped());
@@ -235,6 +257,7 @@ void PolicyStream::State::OnReply(const v1::InferStreamResponse& response) {
   }
   absl::StatusOr<ActionChunk> answer = DeadlinePassed();
   if (!late) answer = DecodeOutcome(response, *pending.policy);
+  if (answer.ok()) answer->request_id = pending.id;
   Finish(std::move(pending), std::move(answer));
 }
 
@@ -246,7 +269,7 @@ void PolicyStream::State::OnAlarm(const std::string& id, std::uint64_t serial) {
     if (found == pending_.end() || found->second.serial != serial) return;
     pending = std::move(found->second);
     pending_.erase(found);
-    if (connection_ != nullptr) connection_->Withdraw(id);
+    if (!pending.connection->Withdraw(id)) given_up_[id] = pending.connection;
     ++running_;
   }
   Finish(std::move(pending), DeadlinePassed());
@@ -265,6 +288,8 @@ void PolicyStream::State::OnEnd(StreamConnection* connection,
         ++it;
       }
     }
+    std::erase_if(given_up_,
+                  [&](const auto& late) { return late.second == connection; });
     running_ += ended.size();
   }
   const absl::Status reason =

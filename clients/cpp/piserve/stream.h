@@ -49,9 +49,11 @@ class PolicyStream {
   PolicyStream(const PolicyStream&) = delete;
   PolicyStream& operator=(const PolicyStream&) = delete;
 
-  // Never blocks. An observation without request_id gets one. Retries none,
-  // whatever `call` says. The answer of a model that took the place of the one
-  // of the opening is FAILED_PRECONDITION, reason MODEL_CHANGED: open anew.
+  // Never blocks. An observation without request_id gets one, and one whose id
+  // an earlier request had, whose answer may still come, is sent under another:
+  // a late answer is never taken for it. Retries none, whatever `call` says.
+  // The answer of a model that took the place of the one of the opening is
+  // FAILED_PRECONDITION, reason MODEL_CHANGED: open anew.
   void Send(const ObservationIn& observation, const CallOptions& call,
             Callback done);
 

@@ -43,13 +43,15 @@ void StreamConnection::WriteNext() {
   StartWrite(&request_);
 }
 
-void StreamConnection::Withdraw(const std::string& request_id) {
+bool StreamConnection::Withdraw(const std::string& request_id) {
   absl::MutexLock lock(&mutex_);
   const auto found = std::find_if(
       queue_.begin(), queue_.end(), [&](const v1::InferStreamRequest& request) {
         return request.observation().request_id() == request_id;
       });
-  if (found != queue_.end()) queue_.erase(found);
+  if (found == queue_.end()) return false;
+  queue_.erase(found);
+  return true;
 }
 
 void StreamConnection::OnReadDone(bool ok) {

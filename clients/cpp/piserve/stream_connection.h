@@ -42,8 +42,8 @@ class StreamConnection final
     return broken_;
   }
 
-  // Takes a message back that has not been handed to gRPC yet.
-  void Withdraw(const std::string& request_id);
+  // Takes a message back; false if it has been handed to gRPC.
+  bool Withdraw(const std::string& request_id);
 
   void Cancel() { context_.TryCancel(); }
 

@@ -140,6 +140,36 @@ TEST_F(Stream, TheDeadlineAnswersForAServerThatDoesNot) {
   EXPECT_EQ(stream->dropped_replies(), 1u);
 }
 
+TEST_F(Stream, ALateAnswerIsNotTakenForThatOfALaterRequestOfTheSameId) {
+  service_.on_stream = [](FakeService::Stream* stream) {
+    v1::InferStreamRequest first;
+    v1::InferStreamRequest second;
+    stream->Read(&first);
+    stream->Read(&second);
+    v1::InferStreamResponse late;  // of the first
+    late.set_request_id(first.observation().request_id());
+    late.mutable_error()->set_code(4);
+    stream->Write(late);
+    stream->Write(Result(second));
+    stream->Read(&first);
+    stream->Write(Result(first));
+    return grpc::Status::OK;
+  };
+  const auto stream = Open();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      Send(*stream, "robot", {.timeout = absl::Milliseconds(50)})
+          .get()
+          .status()));
+  auto second = Send(*stream, "robot");
+  EXPECT_EQ(ErrorField(Send(*stream, "robot").get().status()), "request_id");
+  const Answer answer = second.get();
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->request_id, "robot");
+  EXPECT_EQ(stream->dropped_replies(), 1u);
+  const Answer third = Send(*stream, "robot").get();
+  ASSERT_TRUE(third.ok()) << third.status();
+}
+
 TEST_F(Stream, ABrokenConnectionEndsItsRequestsAndTheNextSendMakesANewOne) {
   int calls = 0;
   service_.on_stream = [&](FakeService::Stream* stream) {
