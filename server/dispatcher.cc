@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -278,15 +279,24 @@ absl::Status Dispatcher::Availability() const {
 }
 
 bool Dispatcher::CheckFaults() {
-  bool any = false;
-  bool all = true;
-  for (PolicyExecutor* executor : executors_) {
-    const bool healthy = executor->CheckFaults();
-    any |= healthy;
-    all &= healthy;
+  // A GPU that failed one policy answers none of the others that it has.
+  std::set<absl::string_view> lost;
+  for (std::size_t i = 0; i < executors_.size(); ++i) {
+    const bool healthy = executors_[i]->CheckFaults();
+    if (!healthy && policies_[i]->on_gpu()) lost.insert(policies_[i]->device);
   }
-  if (!all) batcher_->CheckHealth();
-  return any;
+  std::size_t healthy = 0;
+  for (std::size_t i = 0; i < executors_.size(); ++i) {
+    PolicyExecutor& executor = *executors_[i];
+    if (!executor.healthy()) continue;
+    if (lost.contains(policies_[i]->device)) {
+      executor.TakeOut();
+    } else {
+      ++healthy;
+    }
+  }
+  if (healthy < executors_.size()) batcher_->CheckHealth();
+  return healthy > 0;
 }
 
 }  // namespace piserve::server

@@ -23,6 +23,8 @@ struct HostedPolicy {
   std::string device;        // "cpu", "cuda:0"
   std::string model_digest;  // sha256, hex
   absl::Duration load_time;
+
+  bool on_gpu() const { return device != "cpu"; }
 };
 
 // Loads what the entry names. One line that says what is missing or

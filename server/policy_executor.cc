@@ -62,6 +62,7 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
 
   void Launch(std::vector<Task> tasks, std::function<void()> done);
   bool CheckFaults();
+  void TakeOut();
   bool healthy() const { return !faulted_ && host_.policy->healthy(); }
 
   const HostedPolicy& host_;
@@ -77,6 +78,7 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   static void FailAll(std::vector<Task> tasks, const absl::Status& status);
   // All that is running, if the oldest wave hangs: the device is out from then.
   std::deque<RunningWave> TakeIfHung();
+  static void AnswerLost(std::deque<RunningWave> waves);
   // The first kind counts.
   void ReportFault(FaultKind kind);
 
@@ -196,11 +198,26 @@ bool PolicyExecutor::State::CheckFaults() {
   std::deque<RunningWave> hung = TakeIfHung();
   if (!hung.empty()) ReportFault(FaultKind::kHang);
   if (!healthy()) ReportFault(FaultKind::kPolicy);
-  for (RunningWave& wave : hung) {
+  AnswerLost(std::move(hung));
+  return healthy();
+}
+
+void PolicyExecutor::State::TakeOut() {
+  std::deque<RunningWave> lost;
+  {
+    batching::MutexLock lock(mutex_);
+    faulted_ = true;
+    lost.swap(running_);
+  }
+  reported_ = true;  // by whom it was found
+  AnswerLost(std::move(lost));
+}
+
+void PolicyExecutor::State::AnswerLost(std::deque<RunningWave> waves) {
+  for (RunningWave& wave : waves) {
     FailAll(std::move(wave.tasks), DeviceLost());
     wave.done();
   }
-  return healthy();
 }
 
 void PolicyExecutor::State::ReportFault(FaultKind kind) {
@@ -243,5 +260,7 @@ void PolicyExecutor::Launch(std::vector<Task> wave,
 }
 
 bool PolicyExecutor::CheckFaults() { return state_->CheckFaults(); }
+
+void PolicyExecutor::TakeOut() { state_->TakeOut(); }
 
 }  // namespace piserve::server

@@ -53,6 +53,10 @@ class PolicyExecutor : public batching::Executor<Task> {
   // Thread-safe. Returns healthy().
   bool CheckFaults();
 
+  // The same without a look: the device's fault was found, and reported, by
+  // another policy's executor.
+  void TakeOut();
+
  private:
   class State;
 

@@ -95,7 +95,7 @@ ModelFacts FactsOf(const HostedPolicy& policy) {
           .backend = capabilities.backend,
           .precision = capabilities.precision,
           .device = policy.device,
-          .kind = policy.device == "cpu" ? DeviceKind::kCpu : DeviceKind::kGpu,
+          .kind = policy.on_gpu() ? DeviceKind::kGpu : DeviceKind::kCpu,
           .load_time = policy.load_time};
 }
 

@@ -243,6 +243,37 @@ TEST_F(DispatcherTest, FaultOfOnePolicyLeavesTheOtherServing) {
   EXPECT_TRUE(Call(dispatcher, std::move(two)).Wait().ok());
 }
 
+TEST_F(DispatcherTest, FaultOfADeviceTakesOutAllItsPoliciesAndNoOthers) {
+  FakePolicy::Options on_gpu = Echo();
+  on_gpu.device_facts.emplace();
+  std::atomic<int> acted = 0;
+  on_gpu.act = [&](const SlotRow& row, std::span<float> actions) {
+    ++acted;
+    return EchoNoise(row, actions);
+  };
+  FakePolicy& ill = Add("ill", on_gpu);
+  FakePolicy& beside = Add("beside", on_gpu);
+  Add("elsewhere", Echo());
+  Dispatcher& dispatcher = Make();
+  const auto call = [&](const char* policy) {
+    InferenceRequest request = Request();
+    request.policy = policy;
+    return std::make_unique<Call>(dispatcher, std::move(request));
+  };
+  beside.Hang();
+  const auto running = call("beside");
+  Until([&] { return acted == 1; });
+  ill.Break();
+  EXPECT_TRUE(dispatcher.CheckFaults());
+  EXPECT_EQ(running->Reason(), "DEVICE_FAULT");
+  EXPECT_EQ(call("beside")->Reason(), "DEVICE_FAULT");
+  EXPECT_TRUE(call("elsewhere")->Wait().ok());
+  beside.Release();
+  EXPECT_TRUE(dispatcher.CheckFaults());
+  EXPECT_EQ(observer_.failures, 1) << "one device has failed";
+  EXPECT_EQ(observer_.hangs, 0);
+}
+
 // Answers of a hammering, by what they were.
 struct Tally {
   std::atomic<int> right = 0;
