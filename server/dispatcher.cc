@@ -299,4 +299,9 @@ bool Dispatcher::CheckFaults() {
   return healthy > 0;
 }
 
+bool Dispatcher::lost_device() const {
+  return !std::all_of(executors_.begin(), executors_.end(),
+                      [](const PolicyExecutor* e) { return e->healthy(); });
+}
+
 }  // namespace piserve::server

@@ -42,6 +42,11 @@ bool PolicyHost::CheckFaults() {
   return dispatcher == nullptr || dispatcher->CheckFaults();
 }
 
+bool PolicyHost::lost_device() const {
+  const Dispatcher* dispatcher = dispatcher_;
+  return dispatcher != nullptr && dispatcher->lost_device();
+}
+
 Inference::Cancel PolicyHost::Start(InferenceRequest request, Done done) {
   if (Dispatcher* dispatcher = dispatcher_) {
     return dispatcher->Start(std::move(request), std::move(done));

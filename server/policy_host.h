@@ -38,6 +38,7 @@ class PolicyHost : public Inference, public rpc::PolicyDirectory {
   void Drain(absl::Time until);
   int in_flight() const;
   bool CheckFaults();
+  bool lost_device() const;
 
   Cancel Start(InferenceRequest request, Done done) override;
 

@@ -151,7 +151,7 @@ int RunServer(const std::string& program, Config config,
   const absl::StatusOr<Exit> exit = server->Run();
   if (!exit.ok()) return Refuse(program, exit.status());
   // A device that hangs would hang the destructors too.
-  if (*exit == Exit::kDeviceFault) std::_Exit(static_cast<int>(*exit));
+  if (server->lost_device()) std::_Exit(static_cast<int>(*exit));
   return static_cast<int>(*exit);
 }
 

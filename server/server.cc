@@ -25,6 +25,8 @@ constexpr absl::Duration kWatchInterval = absl::Milliseconds(20);
 constexpr absl::Duration kFaultAnswers = absl::Seconds(1);
 constexpr absl::Duration kFaultShutdown = absl::Seconds(1);
 constexpr std::chrono::seconds kFaultPatience{2};
+// Of recordings, where the process ends without destroying anything.
+constexpr absl::Duration kLastRecords = absl::Seconds(1);
 // Of calls whose answer is given and not yet written.
 constexpr absl::Duration kLastWrites = absl::Seconds(2);
 // Where the grace has run out: what waited has just been answered.
@@ -347,6 +349,7 @@ Exit Server::FinishAndStop() {
     return StopFaulty();
   }
   StopListeners(std::clamp(until - Now(), kLeastLastWrites, kLastWrites));
+  if (lost_device() && records_ != nullptr) records_->Flush(kLastRecords);
   log_.Log(LogLevel::kInfo, "drained");
   return Exit::kDrained;
 }
@@ -375,6 +378,7 @@ Exit Server::StopFaulty() {
   const std::future<void> stopped = shutdown.get_future();
   std::thread(std::move(shutdown)).detach();
   stopped.wait_for(kFaultPatience);
+  if (records_ != nullptr) records_->Flush(kLastRecords);
   return Exit::kDeviceFault;
 }
 

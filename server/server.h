@@ -62,7 +62,7 @@ class Server : public rpc::ServerControl {
   // be bound.
   static absl::StatusOr<std::unique_ptr<Server>> Create(Options options);
 
-  // After kDeviceFault it may wait for a device that hangs: end the process
+  // Where lost_device() it may wait for one that hangs: end the process
   // instead.
   ~Server() override;
 
@@ -75,6 +75,9 @@ class Server : public rpc::ServerControl {
 
   // Nothing has been accepted yet, and policies are being loaded.
   bool loading() const;
+
+  // One at least has failed or hangs.
+  bool lost_device() const { return host_.lost_device(); }
 
   int grpc_port() const { return listeners_->public_port(); }
   int probe_port() const { return listeners_->probe_port(); }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "batching/clock.h"
 
 namespace piserve::server {
 namespace {
@@ -83,6 +84,15 @@ void RecordRing::Add(std::int64_t time_us, std::size_t bytes, Encode encode) {
   changed_.NotifyAll();
 }
 
+void RecordRing::Flush(absl::Duration most) {
+  const batching::Clock& clock = batching::Clock::Real();
+  const absl::Time until = clock.Now() + most;
+  batching::MutexLock lock(mutex_);
+  while (waiting_bytes_ > 0 && clock.Now() < until) {
+    changed_.WaitFor(mutex_, until - clock.Now());
+  }
+}
+
 std::uint64_t RecordRing::dropped() const {
   batching::MutexLock lock(mutex_);
   return dropped_;
@@ -118,6 +128,7 @@ void RecordRing::WriteAll() {
     batching::MutexLock lock(mutex_);
     waiting_bytes_ -= record.bytes;
     if (!written) ++dropped_;
+    changed_.NotifyAll();
   }
 }
 

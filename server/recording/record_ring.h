@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "batching/mutex.h"
 
 namespace piserve::server {
@@ -46,6 +47,9 @@ class RecordRing {
   // `time_us` is the record's, microseconds since 1970; `bytes` is what
   // `encode` keeps in memory. Thread-safe.
   void Add(std::int64_t time_us, std::size_t bytes, Encode encode);
+
+  // Waits until all that was added is written or lost, or for that long.
+  void Flush(absl::Duration most);
 
   // Records that were lost, because the disk was too slow or refused.
   std::uint64_t dropped() const;

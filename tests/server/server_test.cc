@@ -67,7 +67,12 @@ class ServerTest : public ::testing::Test {
     to_host_ = std::make_unique<FakePolicy>(std::move(fake));
     policy_ = to_host_.get();
     options.factory = [this](const PolicyEntry& entry) {
-      may_load_.get_future().wait();
+      if (to_host_ == nullptr) {  // any but the first
+        to_host_ =
+            std::make_unique<FakePolicy>(FakePolicy::NoOp(FakeVariant()));
+      } else {
+        may_load_.get_future().wait();
+      }
       return piserve::testing::HostOf(entry.name, std::move(to_host_),
                                       PISERVE_SOURCE_DIR);
     };
@@ -99,7 +104,9 @@ class ServerTest : public ::testing::Test {
     context.set_deadline(std::chrono::system_clock::now() +
                          std::chrono::seconds(20));
     v1::InferResponse ignored;
-    return stub_->Infer(&context, GoodRequest(),
+    v1::InferRequest request = GoodRequest();
+    request.mutable_observation()->set_policy(asked_for_);
+    return stub_->Infer(&context, request,
                         response != nullptr ? response : &ignored);
   }
 
@@ -123,6 +130,7 @@ class ServerTest : public ::testing::Test {
   }
 
   bool load_at_once_ = true;
+  std::string asked_for_;
   std::promise<void> may_load_;
   std::promise<std::string> ready_;
   std::string ready_line_;
@@ -335,6 +343,23 @@ TEST_F(ServerTest, HangingDeviceIsAnsweredForAndEndsTheRun) {
   EXPECT_THAT(status.error_message(), HasSubstr("device"));
   ASSERT_EQ(run_.wait_for(std::chrono::seconds(5)), std::future_status::ready);
   EXPECT_EQ(*run_.get(), Exit::kDeviceFault);
+}
+
+// Promise 5 where one device is lost and another goes on: whoever destroys the
+// server would wait for the first, so it tells of it.
+TEST_F(ServerTest, DrainEndsWellBesideADeviceThatHangs) {
+  Server::Options options = Options();
+  options.config.watchdog.floor = absl::Milliseconds(100);
+  asked_for_ = options.config.policies.front().name;
+  options.config.policies.emplace_back().name = "well";
+  EXPECT_EQ(StartAndHang(std::move(options)).get().error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(server_->lost_device());
+  asked_for_ = "well";
+  EXPECT_TRUE(Infer().ok());
+  server_->Drain();
+  ASSERT_EQ(run_.wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  EXPECT_EQ(*run_.get(), Exit::kDrained);
 }
 
 }  // namespace

@@ -146,6 +146,18 @@ TEST_F(RecordRingTest, WhatIsWrittenOrLostMakesRoom) {
   EXPECT_EQ(Records(), (std::vector<std::string>{"1", "2"}));
 }
 
+TEST_F(RecordRingTest, AFlushWaitsForWhatIsBeingWrittenAndNotForEver) {
+  auto ring = Open();
+  SlowDisk disk;
+  AddSlow(*ring, 0, 1, disk);
+  ring->Add(1, 1, [] { return "1"; });
+  ring->Flush(absl::Milliseconds(10));
+  EXPECT_TRUE(Records().empty());
+  disk.go.set_value();
+  ring->Flush(absl::InfiniteDuration());
+  EXPECT_EQ(Records(), (std::vector<std::string>{"0", "1"}));
+}
+
 TEST_F(RecordRingTest, AFolderThatCannotBeWrittenIsRefusedAtTheStart) {
   const auto ring = RecordRing::Create({.folder = "/proc/records"});
   EXPECT_EQ(ring.status().code(), absl::StatusCode::kUnavailable);
