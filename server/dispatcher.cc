@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -83,12 +85,16 @@ Dispatcher::Dispatcher(Options options,
       context_{.clock = options.clock, .observer = options.observer},
       pool_(options.workers) {
   std::vector<std::unique_ptr<batching::Executor<Task>>> executors;
+  std::map<absl::string_view, std::shared_ptr<DeviceWork>> works;
   for (const HostedPolicy* host : policies_) {
+    std::shared_ptr<DeviceWork>& work = works[host->device];
+    if (work == nullptr) work = std::make_shared<DeviceWork>();
     auto executor = std::make_unique<PolicyExecutor>(
         *host, PolicyExecutor::Options{
                    .index = static_cast<int>(executors.size()),
                    .hang = HangLimitOf(options_.watchdog,
                                        host->policy->capabilities().backend),
+                   .work = work,
                    .clock = options_.clock,
                    .observer = options_.observer,
                    .pool = &pool_});

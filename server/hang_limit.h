@@ -14,7 +14,8 @@ struct HangLimit {
   // but no more than this, or half the prediction more where that is longer.
   absl::Duration most = absl::InfiniteDuration();
 
-  // Of a wave that was predicted to take this long.
+  // Of a wave that was predicted to take this long, with what others' waves
+  // take of the device meanwhile.
   absl::Duration After(absl::Duration predicted) const;
 };
 

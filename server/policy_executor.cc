@@ -39,6 +39,12 @@ WaveShape ShapeOf(const std::vector<Task>& tasks) {
   return shape;
 }
 
+// What totals can bear of a prediction: that of a shape nobody has measured is
+// infinite.
+absl::Duration Counted(absl::Duration predicted) {
+  return std::min(predicted, absl::Hours(1));
+}
+
 }  // namespace
 
 std::uint64_t Compatibility(int policy, int steps) {
@@ -55,6 +61,7 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
     std::function<void()> done;
     absl::Time submitted;
     absl::Duration predicted;
+    absl::Duration others_done;  // when it was submitted
   };
 
   State(const HostedPolicy& host, Options options)
@@ -76,6 +83,10 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   void Completed(std::uint64_t id, WaveResult result);
   void AnswerRows(RunningWave wave, WaveResult result);
   static void FailAll(std::vector<Task> tasks, const absl::Status& status);
+  // What other policies have given the device, and what of it is done.
+  DeviceWork::Totals OthersWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountDone(const RunningWave& wave) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::deque<RunningWave> TakeAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // All that is running, if the oldest wave hangs: the device is out from then.
   std::deque<RunningWave> TakeIfHung();
   static void AnswerLost(std::deque<RunningWave> waves);
@@ -89,6 +100,8 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   std::deque<RunningWave> running_ ABSL_GUARDED_BY(mutex_);
   // The device is on its oldest wave since then, or since its submission.
   absl::Time last_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Duration others_done_at_last_end_ ABSL_GUARDED_BY(mutex_);
+  DeviceWork::Totals own_work_ ABSL_GUARDED_BY(mutex_);
 };
 
 void PolicyExecutor::State::Launch(std::vector<Task> tasks,
@@ -118,8 +131,20 @@ std::uint64_t PolicyExecutor::State::Remember(std::vector<Task> tasks,
   const absl::Duration predicted = host_.policy->PredictDuration(shape);
   batching::MutexLock lock(mutex_);
   running_.push_back({next_id_, std::move(tasks), std::move(done),
-                      options_.clock->Now(), predicted});
+                      options_.clock->Now(), predicted, OthersWork().done});
+  own_work_.given += Counted(predicted);
+  options_.work->Give(Counted(predicted));
   return next_id_++;
+}
+
+DeviceWork::Totals PolicyExecutor::State::OthersWork() const {
+  const DeviceWork::Totals all = options_.work->totals();
+  return {all.given - own_work_.given, all.done - own_work_.done};
+}
+
+void PolicyExecutor::State::CountDone(const RunningWave& wave) {
+  own_work_.done += Counted(wave.predicted);
+  options_.work->Finish(Counted(wave.predicted));
 }
 
 std::optional<PolicyExecutor::State::RunningWave> PolicyExecutor::State::Take(
@@ -132,7 +157,9 @@ std::optional<PolicyExecutor::State::RunningWave> PolicyExecutor::State::Take(
   RunningWave wave = std::move(*it);
   running_.erase(it);
   *began = std::max(wave.submitted, last_end_);
+  CountDone(wave);
   last_end_ = options_.clock->Now();
+  others_done_at_last_end_ = OthersWork().done;
   return wave;
 }
 
@@ -180,18 +207,26 @@ void PolicyExecutor::State::FailAll(std::vector<Task> tasks,
 }
 
 std::deque<PolicyExecutor::State::RunningWave>
+PolicyExecutor::State::TakeAll() {
+  faulted_ = true;
+  for (const RunningWave& wave : running_) CountDone(wave);
+  return std::exchange(running_, {});
+}
+
+// Other policies' waves share the device with the oldest one: theirs that it
+// had when that one began, and those that it got since.
+std::deque<PolicyExecutor::State::RunningWave>
 PolicyExecutor::State::TakeIfHung() {
-  std::deque<RunningWave> taken;
   batching::MutexLock lock(mutex_);
-  if (running_.empty()) return taken;
+  if (running_.empty()) return {};
   const RunningWave& oldest = running_.front();
   const absl::Duration running =
       options_.clock->Now() - std::max(oldest.submitted, last_end_);
-  if (running > options_.hang.After(oldest.predicted)) {
-    faulted_ = true;
-    taken.swap(running_);
-  }
-  return taken;
+  const absl::Duration beside =
+      OthersWork().given -
+      std::max(oldest.others_done, others_done_at_last_end_);
+  const bool hung = running > options_.hang.After(oldest.predicted + beside);
+  return hung ? TakeAll() : std::deque<RunningWave>();
 }
 
 bool PolicyExecutor::State::CheckFaults() {
@@ -206,8 +241,7 @@ void PolicyExecutor::State::TakeOut() {
   std::deque<RunningWave> lost;
   {
     batching::MutexLock lock(mutex_);
-    faulted_ = true;
-    lost.swap(running_);
+    lost = TakeAll();
   }
   reported_ = true;  // by whom it was found
   AnswerLost(std::move(lost));

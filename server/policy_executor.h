@@ -10,6 +10,7 @@
 #include "batching/clock.h"
 #include "batching/executor.h"
 #include "server/active_request.h"
+#include "server/device_work.h"
 #include "server/dispatch_observer.h"
 #include "server/hang_limit.h"
 #include "server/hosted_policy.h"
@@ -31,6 +32,7 @@ class PolicyExecutor : public batching::Executor<Task> {
   struct Options {
     int index = 0;  // of the policy
     HangLimit hang;
+    std::shared_ptr<DeviceWork> work;  // of all executors on its device
     const batching::Clock* clock = nullptr;
     DispatchObserver* observer = nullptr;
     WorkerPool* pool = nullptr;

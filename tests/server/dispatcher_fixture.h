@@ -114,13 +114,14 @@ class DispatcherTest : public ::testing::Test {
     return borrowed;
   }
 
-  Dispatcher& Make(LimitsConfig limits = {}) {
+  Dispatcher& Make(LimitsConfig limits = {},
+                   WatchdogConfig watchdog = {2, absl::Minutes(1)}) {
     std::vector<const HostedPolicy*> hosts;
     for (const auto& host : hosts_) hosts.push_back(host.get());
     dispatcher_ = std::make_unique<Dispatcher>(
         Dispatcher::Options{.limits = limits,
                             .workers = 2,
-                            .watchdog = {2, absl::Minutes(1)},
+                            .watchdog = watchdog,
                             .clock = &clock_,
                             .batching_observer = nullptr,
                             .observer = &observer_},

@@ -274,6 +274,33 @@ TEST_F(DispatcherTest, FaultOfADeviceTakesOutAllItsPoliciesAndNoOthers) {
   EXPECT_EQ(observer_.hangs, 0);
 }
 
+TEST_F(DispatcherTest, AWaveMayTakeTheTimeOfThoseBesideItToo) {
+  std::atomic<int> acted = 0;
+  FakePolicy::Options slow = Echo();
+  slow.duration = [](int) { return absl::Milliseconds(10); };
+  slow.act = [&](const SlotRow& row, std::span<float> actions) {
+    ++acted;
+    return EchoNoise(row, actions);
+  };
+  Add("one", slow).Hang();
+  Add("other", slow).Hang();
+  // One wave hangs after ten minutes.
+  Dispatcher& dispatcher = Make({}, {60'000, absl::ZeroDuration()});
+  std::vector<std::unique_ptr<Call>> calls;
+  for (const char* policy : {"one", "other"}) {
+    InferenceRequest request = Request();
+    request.policy = policy;
+    calls.push_back(std::make_unique<Call>(dispatcher, std::move(request)));
+  }
+  Until([&] { return acted == 2; });
+  clock_.Jump(absl::Minutes(15));
+  EXPECT_TRUE(dispatcher.CheckFaults());
+  EXPECT_EQ(observer_.hangs, 0);
+  clock_.Jump(absl::Minutes(6));
+  EXPECT_FALSE(dispatcher.CheckFaults());
+  EXPECT_EQ(observer_.hangs, 2);
+}
+
 // Answers of a hammering, by what they were.
 struct Tally {
   std::atomic<int> right = 0;
