@@ -41,20 +41,23 @@ absl::StatusOr<MadePolicy> MakeReference(const PolicyEntry& entry,
 
 #ifdef PISERVE_CUDA
 
-// A line every few seconds: a new plan takes minutes.
+// Of lines that count alike one every few seconds, all others at once.
 class ProgressLine {
  public:
   explicit ProgressLine(std::string policy) : policy_(std::move(policy)) {}
 
   void operator()(const std::string& line) {
     const absl::Time now = absl::Now();
-    if (now - last_ < absl::Seconds(2)) return;
+    const std::string kind = line.substr(0, line.find_first_of("0123456789"));
+    if (kind == kind_ && now - last_ < absl::Seconds(2)) return;
+    kind_ = kind;
     last_ = now;
     std::fprintf(stderr, "policy %s: %s\n", policy_.c_str(), line.c_str());
   }
 
  private:
   const std::string policy_;
+  std::string kind_;  // of the last line
   absl::Time last_ = absl::InfinitePast();
 };
 

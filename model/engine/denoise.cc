@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cmath>
-
 #include "model/engine/gated_up.h"
 #include "model/engine/stages.h"
 #include "model/engine/suffix_attention.h"

@@ -10,7 +10,6 @@
 
 #include "absl/memory/memory.h"
 #include "model/kernels/expert/expert.h"
-#include "model/kernels/wave.h"
 
 namespace piserve::engine {
 namespace {

@@ -10,7 +10,6 @@
 
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "model/checkpoint/tensor_spec.h"

@@ -7,7 +7,6 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <exception>
-#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "model/checkpoint/tensor_spec.h"

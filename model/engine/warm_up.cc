@@ -14,7 +14,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "model/engine/cuda_status.h"
 #include "model/engine/pinned_rows.h"
 #include "model/engine/stage_timer.h"
 #include "model/noise.h"
@@ -319,6 +318,14 @@ absl::StatusOr<Plan> MakePlan(Network& network, std::string key,
 
 absl::Status UsePlan(Network& network, const Plan& plan,
                      const Progress& progress) {
+  for (const WaveLayout& layout : AllLayouts(network.sizes())) {
+    const absl::Duration cost =
+        plan.costs.Predict(layout, network.options().step_counts.front());
+    if (cost > absl::ZeroDuration() && cost < absl::InfiniteDuration())
+      continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the plan has no times for ", layout.rows, " rows"));
+  }
   for (const auto& [shape, algorithm] : plan.gemms) {
     if (absl::Status s = network.gemms().Add(
             shape, std::bit_cast<Gemm::Algorithm>(algorithm));

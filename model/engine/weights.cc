@@ -16,7 +16,6 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "model/checkpoint/tensor_spec.h"

@@ -47,7 +47,7 @@ struct VisionWeights {
 // Order of the rows of a merged gate and up projection.
 enum class GateUp {
   kGateFirst,
-  kPacked,  // as kernels/geglu_gemm wants them
+  kPacked,  // as kernels/weight_gemm/geglu_gemm.h wants them
 };
 
 struct GemmaWeights {

@@ -137,7 +137,7 @@ struct ExpertArgs {
   void* workspace = nullptr;  // ExpertWorkspaceBytes(B), 1024-byte aligned
 };
 
-// Bytes of scratch (23 MB a row). One launch at a time; contents need not
+// Bytes of scratch (27 MB a row). One launch at a time; contents need not
 // survive between launches nor be initialised.
 std::size_t ExpertWorkspaceBytes(int rows);
 

@@ -112,7 +112,6 @@ __host__ __device__ constexpr int TileAt(int column8, int key) {
 
 // A sequence's workspace: the arranged cache, then what blocks send each other.
 struct Workspace {
-  static constexpr long kCache = 0;
   static constexpr long kMail = long{kExpertDepth} * kTiles * kTileBytes;
   static constexpr long kMatrix = kRows * kExpertWidth * 2;
   static constexpr long kPartial = 8L * kRows * kExpertWidth * 4;
