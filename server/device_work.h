@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <map>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
 #include "batching/mutex.h"
 
 namespace piserve::server {
 
-// Predicted times of all waves that the policies of one device have given it,
+// Predicted times of the waves that the policies of one device have given it,
 // and of those that it has done. Thread-safe.
 class DeviceWork {
  public:
@@ -15,22 +18,34 @@ class DeviceWork {
     absl::Duration given, done;
   };
 
-  void Give(absl::Duration predicted) {
+  void Give(int policy, absl::Duration predicted) {
     batching::MutexLock lock(mutex_);
-    totals_.given += predicted;
+    totals_[policy].given += Counted(predicted);
   }
-  void Finish(absl::Duration predicted) {
+  void Finish(int policy, absl::Duration predicted) {
     batching::MutexLock lock(mutex_);
-    totals_.done += predicted;
+    totals_[policy].done += Counted(predicted);
   }
-  Totals totals() const {
+  // Of all policies but this one.
+  Totals Beside(int policy) const {
     batching::MutexLock lock(mutex_);
-    return totals_;
+    Totals sum;
+    for (const auto& [other, totals] : totals_) {
+      if (other == policy) continue;
+      sum.given += totals.given;
+      sum.done += totals.done;
+    }
+    return sum;
   }
 
  private:
+  // A sum can bear no infinity, which is predicted of an unmeasured shape.
+  static absl::Duration Counted(absl::Duration predicted) {
+    return std::min(predicted, absl::Hours(1));
+  }
+
   mutable batching::Mutex mutex_;
-  Totals totals_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, Totals> totals_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace piserve::server

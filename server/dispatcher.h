@@ -65,6 +65,7 @@ class Dispatcher : public Inference {
   // To be called every few 10 ms from one thread: takes out devices that failed
   // or hang. False once none is left.
   bool CheckFaults();
+  // Whether one at least is out.
   bool lost_device() const;
 
  private:

@@ -39,12 +39,6 @@ WaveShape ShapeOf(const std::vector<Task>& tasks) {
   return shape;
 }
 
-// What totals can bear of a prediction: that of a shape nobody has measured is
-// infinite.
-absl::Duration Counted(absl::Duration predicted) {
-  return std::min(predicted, absl::Hours(1));
-}
-
 }  // namespace
 
 std::uint64_t Compatibility(int policy, int steps) {
@@ -55,13 +49,18 @@ std::uint64_t Compatibility(int policy, int steps) {
 // Shared with the completions that are under way.
 class PolicyExecutor::State : public std::enable_shared_from_this<State> {
  public:
+  // A time, and what the device had done by then for other policies.
+  struct Moment {
+    absl::Time time = absl::InfinitePast();
+    absl::Duration done_beside;
+  };
+
   struct RunningWave {
     std::uint64_t id = 0;
     std::vector<Task> tasks;
     std::function<void()> done;
-    absl::Time submitted;
+    Moment submitted;
     absl::Duration predicted;
-    absl::Duration others_done;  // when it was submitted
   };
 
   State(const HostedPolicy& host, Options options)
@@ -83,9 +82,13 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   void Completed(std::uint64_t id, WaveResult result);
   void AnswerRows(RunningWave wave, WaveResult result);
   static void FailAll(std::vector<Task> tasks, const absl::Status& status);
-  // What other policies have given the device, and what of it is done.
-  DeviceWork::Totals OthersWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CountDone(const RunningWave& wave) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Moment Now() const;
+  DeviceWork::Totals Beside() const {
+    return options_.work->Beside(options_.index);
+  }
+  // When the device began with a wave that is the oldest.
+  Moment BeginOf(const RunningWave& wave) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::deque<RunningWave> TakeAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // All that is running, if the oldest wave hangs: the device is out from then.
   std::deque<RunningWave> TakeIfHung();
@@ -99,9 +102,7 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   std::uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::deque<RunningWave> running_ ABSL_GUARDED_BY(mutex_);
   // The device is on its oldest wave since then, or since its submission.
-  absl::Time last_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  absl::Duration others_done_at_last_end_ ABSL_GUARDED_BY(mutex_);
-  DeviceWork::Totals own_work_ ABSL_GUARDED_BY(mutex_);
+  Moment last_end_ ABSL_GUARDED_BY(mutex_);
 };
 
 void PolicyExecutor::State::Launch(std::vector<Task> tasks,
@@ -130,21 +131,19 @@ std::uint64_t PolicyExecutor::State::Remember(std::vector<Task> tasks,
                                               const WaveShape& shape) {
   const absl::Duration predicted = host_.policy->PredictDuration(shape);
   batching::MutexLock lock(mutex_);
-  running_.push_back({next_id_, std::move(tasks), std::move(done),
-                      options_.clock->Now(), predicted, OthersWork().done});
-  own_work_.given += Counted(predicted);
-  options_.work->Give(Counted(predicted));
+  running_.push_back(
+      {next_id_, std::move(tasks), std::move(done), Now(), predicted});
+  options_.work->Give(options_.index, predicted);
   return next_id_++;
 }
 
-DeviceWork::Totals PolicyExecutor::State::OthersWork() const {
-  const DeviceWork::Totals all = options_.work->totals();
-  return {all.given - own_work_.given, all.done - own_work_.done};
+PolicyExecutor::State::Moment PolicyExecutor::State::Now() const {
+  return {options_.clock->Now(), Beside().done};
 }
 
-void PolicyExecutor::State::CountDone(const RunningWave& wave) {
-  own_work_.done += Counted(wave.predicted);
-  options_.work->Finish(Counted(wave.predicted));
+PolicyExecutor::State::Moment PolicyExecutor::State::BeginOf(
+    const RunningWave& wave) const {
+  return wave.submitted.time < last_end_.time ? last_end_ : wave.submitted;
 }
 
 std::optional<PolicyExecutor::State::RunningWave> PolicyExecutor::State::Take(
@@ -156,10 +155,9 @@ std::optional<PolicyExecutor::State::RunningWave> PolicyExecutor::State::Take(
   if (it == running_.end()) return std::nullopt;
   RunningWave wave = std::move(*it);
   running_.erase(it);
-  *began = std::max(wave.submitted, last_end_);
-  CountDone(wave);
-  last_end_ = options_.clock->Now();
-  others_done_at_last_end_ = OthersWork().done;
+  *began = BeginOf(wave).time;
+  options_.work->Finish(options_.index, wave.predicted);
+  last_end_ = Now();
   return wave;
 }
 
@@ -173,7 +171,7 @@ void PolicyExecutor::State::Completed(std::uint64_t id, WaveResult result) {
                              .measured = measured,
                              .stages = result.stages});
   for (Task& task : wave->tasks) {
-    task->AddStage("queue", began - wave->submitted);
+    task->AddStage("queue", began - wave->submitted.time);
     task->AddStage("gpu", measured);
     task->BeginStage();
   }
@@ -209,7 +207,9 @@ void PolicyExecutor::State::FailAll(std::vector<Task> tasks,
 std::deque<PolicyExecutor::State::RunningWave>
 PolicyExecutor::State::TakeAll() {
   faulted_ = true;
-  for (const RunningWave& wave : running_) CountDone(wave);
+  for (const RunningWave& wave : running_) {
+    options_.work->Finish(options_.index, wave.predicted);
+  }
   return std::exchange(running_, {});
 }
 
@@ -220,11 +220,9 @@ PolicyExecutor::State::TakeIfHung() {
   batching::MutexLock lock(mutex_);
   if (running_.empty()) return {};
   const RunningWave& oldest = running_.front();
-  const absl::Duration running =
-      options_.clock->Now() - std::max(oldest.submitted, last_end_);
-  const absl::Duration beside =
-      OthersWork().given -
-      std::max(oldest.others_done, others_done_at_last_end_);
+  const Moment began = BeginOf(oldest);
+  const absl::Duration running = options_.clock->Now() - began.time;
+  const absl::Duration beside = Beside().given - began.done_beside;
   const bool hung = running > options_.hang.After(oldest.predicted + beside);
   return hung ? TakeAll() : std::deque<RunningWave>();
 }

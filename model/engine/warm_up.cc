@@ -321,10 +321,10 @@ absl::Status UsePlan(Network& network, const Plan& plan,
   for (const WaveLayout& layout : AllLayouts(network.sizes())) {
     const absl::Duration cost =
         plan.costs.Predict(layout, network.options().step_counts.front());
-    if (cost > absl::ZeroDuration() && cost < absl::InfiniteDuration())
-      continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("the plan has no times for ", layout.rows, " rows"));
+    if (cost <= absl::ZeroDuration() || cost == absl::InfiniteDuration()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the plan has no times for ", layout.rows, " rows"));
+    }
   }
   for (const auto& [shape, algorithm] : plan.gemms) {
     if (absl::Status s = network.gemms().Add(
