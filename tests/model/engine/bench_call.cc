@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
+#include <deque>
+#include <future>
 #include <span>
 #include <utility>
 
@@ -24,6 +24,15 @@ constexpr int kWarmUps = 5;
 double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start)
       .count();
+}
+
+std::future<WaveResult> Submitted(Policy& policy, std::unique_ptr<Slot> slot,
+                                  const WaveShape& shape) {
+  auto promise = std::make_shared<std::promise<WaveResult>>();
+  std::future<WaveResult> result = promise->get_future();
+  policy.Submit({std::move(slot), shape},
+                [promise](WaveResult r) { promise->set_value(std::move(r)); });
+  return result;
 }
 
 absl::Status FirstError(const WaveResult& result) {
@@ -64,41 +73,39 @@ absl::StatusOr<std::unique_ptr<Slot>> FilledSlot(Policy& policy,
 
 WaveResult Call(Policy& policy, std::unique_ptr<Slot> slot,
                 const WaveShape& shape) {
-  std::mutex mutex;
-  std::condition_variable done;
-  WaveResult result;
-  bool finished = false;
-  policy.Submit({std::move(slot), shape}, [&](WaveResult r) {
-    const std::lock_guard lock(mutex);
-    result = std::move(r);
-    finished = true;
-    done.notify_one();
-  });
-  std::unique_lock lock(mutex);
-  done.wait(lock, [&] { return finished; });
-  return result;
+  return Submitted(policy, std::move(slot), shape).get();
 }
 
 absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
-                                    int calls, absl::Duration period) {
-  auto filled = FilledSlot(policy, shape);
-  if (!filled.ok()) return filled.status();
-  std::unique_ptr<Slot> slot = *std::move(filled);
+                                    int calls, const Pace& pace) {
+  std::deque<std::future<WaveResult>> flying;
+  std::unique_ptr<Slot> slot;
+  for (int i = 0; i < pace.in_flight; ++i) {
+    if (slot != nullptr) {
+      flying.push_back(Submitted(policy, std::move(slot), shape));
+    }
+    auto filled = FilledSlot(policy, shape);
+    if (!filled.ok()) return filled.status();
+    slot = *std::move(filled);
+  }
   CallTimes times;
   const EnergyMeter meter(PciBusId(0));
   double start_joules = 0;
-  Clock::time_point begin;
+  Clock::time_point begin, start;
   for (int i = -kWarmUps; i < calls; ++i) {
     if (i == 0) {
       start_joules = meter.Joules().value_or(0);
       begin = Clock::now();
     }
-    const auto start = Clock::now();
-    WaveResult result = Call(policy, std::move(slot), shape);
+    if (flying.empty()) start = Clock::now();
+    flying.push_back(Submitted(policy, std::move(slot), shape));
+    WaveResult result = flying.front().get();
+    flying.pop_front();
     const double took = MillisecondsSince(start);
+    start = Clock::now();
     if (absl::Status s = FirstError(result); !s.ok()) return s;
     slot = std::move(result.slot);
-    absl::SleepFor(period - absl::Milliseconds(took));
+    absl::SleepFor(pace.period - absl::Milliseconds(took));
     if (i < 0) continue;
     times.ms.push_back(took);
     for (const StageDuration& stage : result.stages) {
@@ -110,6 +117,7 @@ absl::StatusOr<CallTimes> TimeCalls(Policy& policy, const WaveShape& shape,
   times.seconds = MillisecondsSince(begin) / 1000;
   const std::span<const float> actions = slot->row(0).actions;
   times.actions.assign(actions.begin(), actions.end());
+  for (std::future<WaveResult>& wave : flying) wave.wait();
   return times;
 }
 

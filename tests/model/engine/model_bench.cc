@@ -48,6 +48,9 @@ ABSL_FLAG(std::string, steps, "10",
 ABSL_FLAG(int, calls, 200, "Timed calls of batch size 1; larger ones fewer");
 ABSL_FLAG(absl::Duration, period, absl::ZeroDuration(),
           "From the begin of a call to that of the next, at least");
+ABSL_FLAG(int, waves_in_flight, 1,
+          "2: a wave is submitted while the one before it runs, as the server "
+          "does; its time counts from that one's end");
 ABSL_FLAG(int, micro_rows, 8, "Rows whose prefix is computed at once, at most");
 ABSL_FLAG(std::string, plan, "", "Plan file to keep");
 ABSL_FLAG(bool, ladder, false,
@@ -75,7 +78,9 @@ std::vector<int> Numbers(const std::string& list) {
 absl::StatusOr<BenchRow> Measure(Policy& policy, const Variant& variant,
                                  const WaveShape& shape) {
   const int calls = std::max(12, absl::GetFlag(FLAGS_calls) / shape.rows);
-  auto times = TimeCalls(policy, shape, calls, absl::GetFlag(FLAGS_period));
+  auto times = TimeCalls(policy, shape, calls,
+                         {.period = absl::GetFlag(FLAGS_period),
+                          .in_flight = absl::GetFlag(FLAGS_waves_in_flight)});
   if (!times.ok()) return times.status();
   BenchRow row;
   row.shape = shape;
@@ -243,9 +248,11 @@ absl::Status Run() {
   auto weights =
       checkpoint::MakeSyntheticWeights(variant, absl::GetFlag(FLAGS_seed));
   if (!weights.ok()) return weights.status();
-  nlohmann::json report = {{"device", DeviceName()},
-                           {"variant", absl::GetFlag(FLAGS_variant)},
-                           {"horizon", variant.action_horizon}};
+  nlohmann::json report = {
+      {"device", DeviceName()},
+      {"variant", absl::GetFlag(FLAGS_variant)},
+      {"horizon", variant.action_horizon},
+      {"waves_in_flight", absl::GetFlag(FLAGS_waves_in_flight)}};
   const auto run = absl::GetFlag(FLAGS_ladder) ? Ladder : Bench;
   const absl::Status status = run(variant, *std::move(weights), report);
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
