@@ -25,6 +25,9 @@ struct WaveReport {
   std::string_view device;
   absl::Duration predicted;
   absl::Duration measured;
+  // For how long the device has run waves, this or another policy's, that no
+  // report before has told.
+  absl::Duration busy;
   std::span<const StageDuration> stages;  // as the policy timed them
 };
 

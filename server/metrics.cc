@@ -227,7 +227,7 @@ Metrics::Metrics()
 }
 
 void Metrics::AddPolicy(const ModelFacts& facts) {
-  devices_.push_back({facts.device, facts.kind});
+  devices_.push_back(facts.device);
   model_info_
       .Add({{"policy", facts.policy},
             {"policy_config", facts.policy_config},
@@ -240,6 +240,7 @@ void Metrics::AddPolicy(const ModelFacts& facts) {
   model_load_seconds_.Add({{"policy", facts.policy}})
       .Set(absl::ToDoubleSeconds(facts.load_time));
   if (facts.kind == DeviceKind::kGpu) {
+    gpus_.insert(facts.device);
     gpu_busy_seconds_.Add({{"device", facts.device}});
   }
 }
@@ -284,7 +285,7 @@ void Metrics::OnQueue(const batching::QueueGauges& gauges) {
 
 void Metrics::OnLaunch(int executor, int rows, int size,
                        batching::LaunchReason reason) {
-  const std::string& device = devices_[executor].name;
+  const std::string& device = devices_[executor];
   batch_rows_.Add({{"device", device}}, RowBuckets()).Observe(rows);
   padded_rows_.Add({{"device", device}, {"size", std::to_string(size)}})
       .Increment(size - rows);
@@ -294,16 +295,10 @@ void Metrics::OnLaunch(int executor, int rows, int size,
 
 void Metrics::OnWaveDone(int executor, int /*rows*/, int size,
                          absl::Duration elapsed) {
-  const Device& device = devices_[executor];
-  const double seconds = absl::ToDoubleSeconds(elapsed);
   batch_seconds_
-      .Add({{"device", device.name}, {"size", std::to_string(size)}},
+      .Add({{"device", devices_[executor]}, {"size", std::to_string(size)}},
            LatencyBuckets())
-      .Observe(seconds);
-  if (device.kind == DeviceKind::kGpu) {
-    gpu_busy_seconds_.Add({{"device", device.name}})
-        .Increment(std::max(seconds, 0.0));
-  }
+      .Observe(absl::ToDoubleSeconds(elapsed));
 }
 
 void Metrics::Received(rpc::Method method) {
@@ -373,6 +368,10 @@ void Metrics::OnWave(const WaveReport& report) {
           .Add({{"device", device}, {"stage", stage.stage}}, StageBuckets())
           .Observe(absl::ToDoubleSeconds(stage.duration));
     }
+  }
+  if (gpus_.contains(device)) {
+    gpu_busy_seconds_.Add({{"device", device}})
+        .Increment(absl::ToDoubleSeconds(report.busy));
   }
   if (report.predicted > absl::ZeroDuration()) {
     predicted_error_ratio_.Add({{"device", device}}, RatioBuckets())

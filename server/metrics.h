@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -90,11 +91,6 @@ class Metrics : public batching::Observer,
   void OnFault(std::string_view device, FaultKind kind) override;
 
  private:
-  struct Device {
-    std::string name;
-    DeviceKind kind = DeviceKind::kCpu;
-  };
-
   using Counters = prometheus::Family<prometheus::Counter>;
   using Gauges = prometheus::Family<prometheus::Gauge>;
   using Histograms = prometheus::Family<prometheus::Histogram>;
@@ -134,7 +130,8 @@ class Metrics : public batching::Observer,
   prometheus::Gauge& warmup_seconds_;
   Gauges& build_info_;
   Gauges& model_info_;
-  std::vector<Device> devices_;  // by executor
+  std::vector<std::string> devices_;  // by executor
+  std::set<std::string> gpus_;
 };
 
 }  // namespace piserve::server

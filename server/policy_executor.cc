@@ -63,6 +63,12 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
     absl::Duration predicted;
   };
 
+  struct EndedWave {
+    RunningWave wave;
+    absl::Time began;     // on the device
+    absl::Duration busy;  // DeviceWork::Finish
+  };
+
   State(const HostedPolicy& host, Options options)
       : host_(host), options_(options) {}
 
@@ -78,7 +84,7 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   std::uint64_t Remember(std::vector<Task> tasks, std::function<void()> done,
                          const WaveShape& shape);
   // Nothing if the watchdog has answered it already.
-  std::optional<RunningWave> Take(std::uint64_t id, absl::Time* began);
+  std::optional<EndedWave> Take(std::uint64_t id);
   void Completed(std::uint64_t id, WaveResult result);
   void AnswerRows(RunningWave wave, WaveResult result);
   static void FailAll(std::vector<Task> tasks, const absl::Status& status);
@@ -133,7 +139,8 @@ std::uint64_t PolicyExecutor::State::Remember(std::vector<Task> tasks,
   batching::MutexLock lock(mutex_);
   running_.push_back(
       {next_id_, std::move(tasks), std::move(done), Now(), predicted});
-  options_.work->Give(options_.index, predicted);
+  options_.work->Give(options_.index, predicted,
+                      running_.back().submitted.time);
   return next_id_++;
 }
 
@@ -146,37 +153,40 @@ PolicyExecutor::State::Moment PolicyExecutor::State::BeginOf(
   return wave.submitted.time < last_end_.time ? last_end_ : wave.submitted;
 }
 
-std::optional<PolicyExecutor::State::RunningWave> PolicyExecutor::State::Take(
-    std::uint64_t id, absl::Time* began) {
+std::optional<PolicyExecutor::State::EndedWave> PolicyExecutor::State::Take(
+    std::uint64_t id) {
   batching::MutexLock lock(mutex_);
   const auto it =
       std::find_if(running_.begin(), running_.end(),
                    [&](const RunningWave& wave) { return wave.id == id; });
   if (it == running_.end()) return std::nullopt;
-  RunningWave wave = std::move(*it);
+  EndedWave ended;
+  ended.began = BeginOf(*it).time;
+  ended.wave = std::move(*it);
   running_.erase(it);
-  *began = BeginOf(wave).time;
-  options_.work->Finish(options_.index, wave.predicted);
+  ended.busy = options_.work->Finish(options_.index, ended.wave.predicted,
+                                     options_.clock->Now());
   last_end_ = Now();
-  return wave;
+  return ended;
 }
 
 void PolicyExecutor::State::Completed(std::uint64_t id, WaveResult result) {
-  absl::Time began;
-  std::optional<RunningWave> wave = Take(id, &began);
-  if (!wave) return;
-  const absl::Duration measured = options_.clock->Now() - began;
+  std::optional<EndedWave> ended = Take(id);
+  if (!ended) return;
+  RunningWave& wave = ended->wave;
+  const absl::Duration measured = options_.clock->Now() - ended->began;
   options_.observer->OnWave({.device = host_.device,
-                             .predicted = wave->predicted,
+                             .predicted = wave.predicted,
                              .measured = measured,
+                             .busy = ended->busy,
                              .stages = result.stages});
-  for (Task& task : wave->tasks) {
-    task->AddStage("queue", began - wave->submitted.time);
+  for (Task& task : wave.tasks) {
+    task->AddStage("queue", ended->began - wave.submitted.time);
     task->AddStage("gpu", measured);
     task->BeginStage();
   }
   options_.pool->Submit(WorkerPool::Lane::kAnswer,
-                        [state = shared_from_this(), wave = std::move(*wave),
+                        [state = shared_from_this(), wave = std::move(wave),
                          result = std::move(result)]() mutable {
                           state->AnswerRows(std::move(wave), std::move(result));
                         });
@@ -208,7 +218,8 @@ std::deque<PolicyExecutor::State::RunningWave>
 PolicyExecutor::State::TakeAll() {
   faulted_ = true;
   for (const RunningWave& wave : running_) {
-    options_.work->Finish(options_.index, wave.predicted);
+    options_.work->Finish(options_.index, wave.predicted,
+                          options_.clock->Now());
   }
   return std::exchange(running_, {});
 }

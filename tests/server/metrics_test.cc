@@ -58,9 +58,10 @@ void Exercise(Metrics& metrics, DeviceKind kind) {
   metrics.Completed(rpc::Method::kInfer, absl::OkStatus(),
                     absl::Milliseconds(41));
   metrics.Sent(rpc::Method::kInfer, absl::Microseconds(60));
-  metrics.OnWave({.device = "cpu",
+  metrics.OnWave({.device = Facts(kind).device,
                   .predicted = absl::Milliseconds(20),
                   .measured = absl::Milliseconds(30),
+                  .busy = absl::Milliseconds(25),
                   .stages = reply.stages});
   metrics.OnFault("cpu", FaultKind::kHang);
   metrics.Received(rpc::Method::kInferStream);
@@ -182,7 +183,7 @@ TEST(MetricsTest, GpuSeriesExistOnlyForGpus) {
   Metrics gpu;
   Exercise(gpu, DeviceKind::kGpu);
   EXPECT_THAT(Page(gpu),
-              HasSubstr("gpu_busy_seconds_total{device=\"gpu0\"} 0.03"));
+              HasSubstr("gpu_busy_seconds_total{device=\"gpu0\"} 0.025"));
 }
 
 // Two policies on a device of 80 GB, of which something else has 3 GB.
