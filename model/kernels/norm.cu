@@ -351,15 +351,6 @@ cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,
       NormOnly(x, Constant(gain), Constant(nullptr), out, rows, width), stream);
 }
 
-cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
-                             __nv_bfloat16* out, int rows, int width,
-                             cudaStream_t stream) {
-  StepTable shift = modulation;
-  shift.base += width;
-  return LaunchAddAdaRmsNorm(NormOnly(x, modulation, shift, out, rows, width),
-                             stream);
-}
-
 cudaError_t LaunchAddLayerNorm(const AddNormArgs& args, cudaStream_t stream) {
   return LaunchNorm<Norm::kLayer>(args, stream);
 }

@@ -31,18 +31,12 @@ cudaError_t LaunchRmsNorm(const __nv_bfloat16* x, const float* gain,
                           __nv_bfloat16* out, int rows, int width,
                           cudaStream_t stream);
 
-// y = x * rsqrt(mean(x^2) + 1e-6) * (1 + scale) + shift; a row of `modulation`
-// begins with scale [width] and shift [width], the same for all rows of x.
-cudaError_t LaunchAdaRmsNorm(const __nv_bfloat16* x, StepTable modulation,
-                             __nv_bfloat16* out, int rows, int width,
-                             cudaStream_t stream);
-
 // A residual addition and the norm that follows it, in one kernel:
 //   x = bf16(x + gate * y), in place; h = norm(x).
 // y is bf16, or two FP32 parts that are added here (split_gemm.h).
 struct AddNormArgs {
   __nv_bfloat16* x = nullptr;        // [rows, width]
-  const __nv_bfloat16* y = nullptr;  // [rows, width]; null: x stays as it is
+  const __nv_bfloat16* y = nullptr;  // [rows, width]; or no addition
   const float* parts = nullptr;      // [2, rows, width]; instead of y
   __nv_bfloat16* h = nullptr;        // [rows, width]; may be y
   // Rows of [width]; only adaRMS has more than one. Gate: adaRMS's, 1 without a
@@ -55,7 +49,8 @@ struct AddNormArgs {
   int width = 0;
 };
 
-// The three norms above, each after its residual addition.
+// The norms above, and adaRMS's, each after its residual addition:
+// h = x * rsqrt(mean(x^2) + 1e-6) * (1 + scale) + shift.
 cudaError_t LaunchAddLayerNorm(const AddNormArgs& args, cudaStream_t stream);
 cudaError_t LaunchAddRmsNorm(const AddNormArgs& args, cudaStream_t stream);
 cudaError_t LaunchAddAdaRmsNorm(const AddNormArgs& args, cudaStream_t stream);

@@ -80,9 +80,16 @@ TEST_P(NormTest, EqualsItsTwin) {
         case Kind::kRms:
           return LaunchRmsNorm(x.data(), scale, to, size.rows, size.width,
                                nullptr);
-        default:
-          return LaunchAdaRmsNorm(x.data(), Table(scale, nullptr, 0), to,
-                                  size.rows, size.width, nullptr);
+        default: {
+          AddNormArgs args;
+          args.x = x.data();
+          args.h = to;
+          args.scale = Table(scale, nullptr, 0);
+          args.shift = Table(shift, nullptr, 0);
+          args.rows = size.rows;
+          args.width = size.width;
+          return LaunchAddAdaRmsNorm(args, nullptr);
+        }
       }
     };
     ASSERT_EQ(launch(out.data()), cudaSuccess);
