@@ -19,12 +19,17 @@ log() { printf '%s\n' "$*" >&2; }
 
 # run TITLE COMMAND...: one numbered step; its output is shown if it fails.
 run() {
-  local title=$1 start=$SECONDS out
+  local title=$1 start=$SECONDS out status
   shift
   step=$((step + 1))
   printf '[%d/%d] %s ...' "$step" "$steps" "$title" >&2
   out=$(mktemp)
-  if "$@" >"$out" 2>&1; then
+  # In a condition bash would go on behind what fails within the step.
+  set +e
+  (set -e; "$@") >"$out" 2>&1
+  status=$?
+  set -e
+  if [ $status = 0 ]; then
     log " $((SECONDS - start)) s"
   else
     log ' failed'
