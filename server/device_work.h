@@ -16,6 +16,7 @@ class DeviceWork {
  public:
   struct Totals {
     absl::Duration given, done;
+    int policies = 0;  // that have ever given it a wave
   };
 
   void Give(int policy, absl::Duration predicted, absl::Time now) {
@@ -41,6 +42,7 @@ class DeviceWork {
       if (other == policy) continue;
       sum.given += totals.given;
       sum.done += totals.done;
+      ++sum.policies;
     }
     return sum;
   }

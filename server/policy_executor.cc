@@ -49,10 +49,10 @@ std::uint64_t Compatibility(int policy, int steps) {
 // Shared with the completions that are under way.
 class PolicyExecutor::State : public std::enable_shared_from_this<State> {
  public:
-  // A time, and what the device had done by then for other policies.
+  // A time, and what the device had got and done by then of other policies.
   struct Moment {
     absl::Time time = absl::InfinitePast();
-    absl::Duration done_beside;
+    DeviceWork::Totals beside;
   };
 
   struct RunningWave {
@@ -94,6 +94,8 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   }
   // When the device began with a wave that is the oldest.
   Moment BeginOf(const RunningWave& wave) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration TimeBeside(const RunningWave& wave) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::deque<RunningWave> TakeAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // All that is running, if the oldest wave hangs: the device is out from then.
@@ -145,7 +147,7 @@ std::uint64_t PolicyExecutor::State::Remember(std::vector<Task> tasks,
 }
 
 PolicyExecutor::State::Moment PolicyExecutor::State::Now() const {
-  return {options_.clock->Now(), Beside().done};
+  return {options_.clock->Now(), Beside()};
 }
 
 PolicyExecutor::State::Moment PolicyExecutor::State::BeginOf(
@@ -224,17 +226,25 @@ PolicyExecutor::State::TakeAll() {
   return std::exchange(running_, {});
 }
 
-// Other policies' waves share the device with the oldest one: theirs that it
-// had when that one began, and those that it got since.
+// What others' waves can take of the device while this one runs: those that it
+// had then, and of what it got since no more than this one itself, for each of
+// their policies. Else a policy that never rests would hide that another hangs.
+absl::Duration PolicyExecutor::State::TimeBeside(
+    const RunningWave& wave) const {
+  const DeviceWork::Totals then = BeginOf(wave).beside;
+  const DeviceWork::Totals now = Beside();
+  return then.given - then.done +
+         std::min(now.given - then.given, now.policies * wave.predicted);
+}
+
 std::deque<PolicyExecutor::State::RunningWave>
 PolicyExecutor::State::TakeIfHung() {
   batching::MutexLock lock(mutex_);
   if (running_.empty()) return {};
   const RunningWave& oldest = running_.front();
-  const Moment began = BeginOf(oldest);
-  const absl::Duration running = options_.clock->Now() - began.time;
-  const absl::Duration beside = Beside().given - began.done_beside;
-  const bool hung = running > options_.hang.After(oldest.predicted + beside);
+  const absl::Duration running = options_.clock->Now() - BeginOf(oldest).time;
+  const bool hung =
+      running > options_.hang.After(oldest.predicted + TimeBeside(oldest));
   return hung ? TakeAll() : std::deque<RunningWave>();
 }
 

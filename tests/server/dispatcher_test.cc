@@ -301,6 +301,30 @@ TEST_F(DispatcherTest, AWaveMayTakeTheTimeOfThoseBesideItToo) {
   EXPECT_EQ(observer_.hangs, 2);
 }
 
+// A neighbour that goes on getting waves does not put it off for ever.
+TEST_F(DispatcherTest, AWaveThatHangsIsFoundBesideABusyPolicy) {
+  FakePolicy::Options slow = Echo();
+  slow.duration = [](int) { return absl::Milliseconds(10); };
+  FakePolicy& one = Add("one", slow);
+  one.Hang();
+  Add("other", slow);
+  Dispatcher& dispatcher = Make({}, {10, absl::Seconds(1)});
+  const auto ask = [&](const char* policy) {
+    InferenceRequest request = Request();
+    request.policy = policy;
+    return std::make_unique<Call>(dispatcher, std::move(request));
+  };
+  const auto hanging = ask("one");
+  for (int i = 0; i < 30 && observer_.hangs == 0; ++i) {
+    EXPECT_TRUE(ask("other")->Wait().ok());
+    clock_.Jump(absl::Milliseconds(100));
+    dispatcher.CheckFaults();
+  }
+  EXPECT_EQ(observer_.hangs, 1);
+  EXPECT_TRUE(hanging->answered());
+  one.Release();
+}
+
 // Answers of a hammering, by what they were.
 struct Tally {
   std::atomic<int> right = 0;
