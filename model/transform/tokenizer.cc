@@ -2,7 +2,7 @@
 #include "model/transform/tokenizer.h"
 
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,12 +14,14 @@ namespace piserve::transform {
 absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::Load(
     const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  std::string bytes(std::istreambuf_iterator<char>(in), {});
-  if (!in) {
+  std::ostringstream bytes;
+  // Unlike an iterator, this does not throw where reading fails, as of a
+  // folder.
+  if (!(bytes << in.rdbuf())) {
     return absl::NotFoundError(absl::StrCat(
         "tokenizer ", path, ": cannot be read, want a SentencePiece model"));
   }
-  auto tokenizer = Parse(bytes);
+  auto tokenizer = Parse(bytes.view());
   if (!tokenizer.ok()) {
     return absl::Status(tokenizer.status().code(),
                         absl::StrCat(path, ": ", tokenizer.status().message()));

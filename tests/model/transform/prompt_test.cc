@@ -82,6 +82,8 @@ TEST(Prompt, OnlyShortUtf8WithoutNulIsTaken) {
 TEST(Tokenizer, AFileThatIsNoModelIsRefused) {
   EXPECT_EQ(Tokenizer::Load("/nonexistent/tokenizer.model").status().code(),
             absl::StatusCode::kNotFound);
+  EXPECT_EQ(Tokenizer::Load(testing::TempDir()).status().code(),
+            absl::StatusCode::kNotFound);
   EXPECT_EQ(Tokenizer::Parse("no model").status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Tokenizer::Parse("").status().code(),
