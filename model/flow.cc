@@ -19,8 +19,10 @@ double Fraction(int i, int count) {
 FlowSteps FlowStepsOf(int steps) {
   FlowSteps flow;
   flow.dt = static_cast<float>(-1.0 / steps);
-  for (float t = 1.0f; t >= -flow.dt / 2; t += flow.dt) {
+  float t = 1.0f;
+  for (int i = 0; i < steps; ++i) {
     flow.times.push_back(t);
+    t += flow.dt;
   }
   return flow;
 }

@@ -12,7 +12,8 @@ struct FlowSteps {
                              // 1 - k/steps would have other bits
 };
 
-// steps >= 1.
+// steps >= 1. openpi goes on while t >= -dt / 2, which are as many steps up to
+// 2000 at least.
 // Source: openpi models_pytorch/pi0_pytorch.py, sample_actions (docs/pi0.md
 // 2.12).
 FlowSteps FlowStepsOf(int steps);

@@ -10,13 +10,14 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxValue = 1 << 20;
+constexpr std::int64_t kMaxSize = 1 << 20;
+constexpr std::int64_t kMaxSteps = 1000;  // as in a server's configuration
 
 absl::StatusOr<std::optional<int>> ReadOptional(const json& config,
-                                                std::string_view name) {
+                                                std::string_view name,
+                                                std::int64_t most) {
   if (!config.contains(std::string(name))) return std::nullopt;
-  absl::StatusOr<std::int64_t> value =
-      IntegerField(config, "", name, 1, kMaxValue);
+  absl::StatusOr<std::int64_t> value = IntegerField(config, "", name, 1, most);
   if (!value.ok()) return value.status();
   return static_cast<int>(*value);
 }
@@ -48,13 +49,16 @@ absl::StatusOr<std::optional<LerobotConfig>> ParseLerobotConfig(
   struct Row {
     std::string_view name;
     std::optional<int> LerobotConfig::*value;
+    std::int64_t most = kMaxSize;
   };
   for (const Row& row :
        {Row{"chunk_size", &LerobotConfig::action_horizon},
         Row{"max_action_dim", &LerobotConfig::action_dim},
         Row{"tokenizer_max_length", &LerobotConfig::max_token_len},
-        Row{"num_inference_steps", &LerobotConfig::num_inference_steps}}) {
-    absl::StatusOr<std::optional<int>> value = ReadOptional(*file, row.name);
+        Row{"num_inference_steps", &LerobotConfig::num_inference_steps,
+            kMaxSteps}}) {
+    absl::StatusOr<std::optional<int>> value =
+        ReadOptional(*file, row.name, row.most);
     if (!value.ok()) return value.status();
     config.*row.value = *value;
   }

@@ -56,6 +56,12 @@ TEST(LerobotConfigTest, ValuesThatAreNoSizesAreRefused) {
   }
 }
 
+TEST(LerobotConfigTest, MoreStepsThanAServerTakesAreRefused) {
+  EXPECT_THAT(
+      ParseLerobotConfig(R"({"type":"pi0","num_inference_steps":1001})"),
+      Refuses({"num_inference_steps: got"}));
+}
+
 TEST(LerobotConfigTest, WhatIsNoObjectIsRefused) {
   EXPECT_THAT(ParseLerobotConfig("3"), Refuses({"top level"}));
   EXPECT_THAT(ParseLerobotConfig(""), Refuses({"not JSON"}));
