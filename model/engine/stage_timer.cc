@@ -10,17 +10,24 @@ StageTimer::~StageTimer() {
 }
 
 void StageTimer::Record(Stage stage) {
-  if (stage == Stage::kBegin) points_.clear();
+  if (stage == Stage::kBegin) {
+    points_.clear();
+    status_ = absl::OkStatus();
+  }
+  if (!status_.ok()) return;
   if (points_.size() == events_.size()) {
     cudaEvent_t event = nullptr;
-    if (cudaEventCreate(&event) != cudaSuccess) return;
+    status_ = CudaStatus(cudaEventCreate(&event), "an event");
+    if (!status_.ok()) return;
     events_.push_back(event);
   }
   points_.push_back({stage, events_[points_.size()]});
-  cudaEventRecord(points_.back().event, stream_);
+  status_ = CudaStatus(cudaEventRecord(points_.back().event, stream_),
+                       "recording an event");
 }
 
 absl::Status StageTimer::Wait() const {
+  if (!status_.ok()) return status_;
   if (points_.empty()) return absl::InternalError("no wave was enqueued");
   return CudaStatus(cudaEventSynchronize(points_.back().event), "the device");
 }

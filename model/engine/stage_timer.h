@@ -31,7 +31,8 @@ class StageTimer {
   void Record(Stage stage);
 
   // Waits for the last event. INTERNAL with CUDA's message if the device
-  // failed.
+  // failed, or an event of the wave could not be recorded: what came before it
+  // tells nothing of the wave's end.
   absl::Status Wait() const;
 
   // After Wait.
@@ -46,6 +47,7 @@ class StageTimer {
   const cudaStream_t stream_;
   std::vector<cudaEvent_t> events_;  // made when first needed
   std::vector<Point> points_;
+  absl::Status status_;  // of recording them
 };
 
 }  // namespace piserve::engine
