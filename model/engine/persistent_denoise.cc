@@ -79,8 +79,9 @@ float* FloatsOrNull(const at::Tensor& tensor) {
 
 }  // namespace
 
-bool PersistentDenoise::Supports(const Variant& v, int rows) {
-  return v.expert.width == kernels::kExpertWidth &&
+bool PersistentDenoise::Supports(const Variant& v, int rows, int processors) {
+  return processors >= kernels::kExpertProcessors &&
+         v.expert.width == kernels::kExpertWidth &&
          v.expert.depth == kernels::kExpertDepth &&
          v.expert.mlp == kernels::kExpertMlp && v.expert.heads == 8 &&
          v.expert.kv_heads == 1 && v.expert.head_dim == 256 &&

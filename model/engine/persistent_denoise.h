@@ -19,8 +19,9 @@ namespace piserve::engine {
 // the order in which the kernel reads them.
 class PersistentDenoise {
  public:
-  // Whether there is a kernel for waves of `rows` rows.
-  static bool Supports(const Variant& variant, int rows);
+  // Whether there is a kernel for waves of `rows` rows on a device of so many
+  // multiprocessors.
+  static bool Supports(const Variant& variant, int rows, int processors);
 
   // For waves of up to `rows` rows. Enqueues the packing on the launcher's
   // stream, which must be torch's current one. Borrows weights and buffers.

@@ -20,7 +20,8 @@ inline constexpr int kExpertWidth = 1024;
 inline constexpr int kExpertMlp = 4096;
 inline constexpr int kExpertNorms = 37;  // two a layer and the final one
 inline constexpr int kExpertActionDim = 32;
-inline constexpr int kExpertMaxRows = 4;  // robots in a launch
+inline constexpr int kExpertMaxRows = 4;       // robots in a launch
+inline constexpr int kExpertProcessors = 128;  // that a launch fills
 
 enum class ExpertForm {
   kPi0,   // RMSNorm; a state token; time enters through the suffix MLP

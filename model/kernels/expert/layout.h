@@ -7,7 +7,7 @@
 // denoising kernel.
 namespace piserve::kernels::expert {
 
-inline constexpr int kBlocks = 128;
+inline constexpr int kBlocks = kExpertProcessors;  // one each
 inline constexpr int kRows = 64;  // token slots; one wgmma tile
 inline constexpr int kHeads = 8;
 inline constexpr int kHeadDim = 256;
