@@ -2,6 +2,7 @@
 #include "model/engine/wave_layout.h"
 
 #include <algorithm>
+#include <set>
 
 namespace piserve::engine {
 namespace {
@@ -39,15 +40,29 @@ WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape) {
 std::vector<WaveLayout> AllLayouts(const GraphSizes& sizes) {
   std::vector<WaveLayout> layouts;
   for (const int rows : sizes.batch_sizes) {
-    for (int cameras = 1; cameras <= Variant::kCameras; ++cameras) {
-      for (const int prompt : sizes.prompt_tokens) {
-        layouts.push_back(LayOut(
-            sizes,
-            {.rows = rows, .cameras = cameras, .prompt_tokens = prompt}));
+    for (int cameras = Variant::kCameras; cameras > 0; --cameras) {
+      for (std::size_t i = sizes.prompt_tokens.size(); i > 0; --i) {
+        layouts.push_back(
+            LayOut(sizes, {.rows = rows,
+                           .cameras = cameras,
+                           .prompt_tokens = sizes.prompt_tokens[i - 1]}));
       }
     }
   }
   return layouts;
+}
+
+std::vector<WaveLayout> DistinctLayouts(const GraphSizes& sizes) {
+  std::set<PrefixShape> prefixes;
+  std::set<int> rows;
+  std::vector<WaveLayout> distinct;
+  for (WaveLayout layout : AllLayouts(sizes)) {
+    const bool is_new = prefixes.insert(layout.prefix).second;
+    if (!rows.insert(layout.rows).second && !is_new) continue;
+    layout.micro_waves = 1;
+    distinct.push_back(layout);
+  }
+  return distinct;
 }
 
 }  // namespace piserve::engine

@@ -50,7 +50,13 @@ std::vector<int> PromptSizes(const Variant& variant);
 // What of `shape` exceeds the sizes is cut to the largest.
 WaveLayout LayOut(const GraphSizes& sizes, const WaveShape& shape);
 
-// Every layout that some wave may have, smallest first.
+// Every layout that some wave may have: fewest rows first, and of as many rows
+// the one with the longest prefix first.
 std::vector<WaveLayout> AllLayouts(const GraphSizes& sizes);
+
+// Of these every prefix graph once, and every step graph with one of them: what
+// a wave repeats is not tried again. Each number of rows comes first with the
+// longest prefix, whose keys its steps then have.
+std::vector<WaveLayout> DistinctLayouts(const GraphSizes& sizes);
 
 }  // namespace piserve::engine

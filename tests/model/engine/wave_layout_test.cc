@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 namespace piserve::engine {
 namespace {
@@ -58,6 +59,18 @@ TEST(WaveLayoutTest, WhatIsLargerThanEveryGraphTakesTheLargest) {
   EXPECT_EQ(layout.prefix,
             (PrefixShape{.rows = 8, .cameras = 3, .prompt_tokens = 200}));
   EXPECT_EQ(layout.micro_waves, 8);
+}
+
+// Steps are timed, and ways to take them compared, with the layout that comes
+// first: on the keys of three cameras and the longest prompt.
+TEST(WaveLayoutTest, DistinctLayoutsBeginWithTheLongestPrefix) {
+  std::set<int> rows;
+  for (const WaveLayout& layout : DistinctLayouts(kSizes)) {
+    if (!rows.insert(layout.rows).second) continue;
+    EXPECT_EQ(layout.prefix.cameras, 3) << layout.rows;
+    EXPECT_EQ(layout.prefix.prompt_tokens, 200) << layout.rows;
+  }
+  EXPECT_EQ(rows.size(), kSizes.batch_sizes.size());
 }
 
 TEST(WaveLayoutTest, EveryWaveHasItsLayoutAmongAll) {
