@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
 #include <set>
 #include <span>
 #include <utility>
@@ -22,9 +23,9 @@ namespace piserve::engine {
 namespace {
 
 // To be raised with every change that may move a bit or a time.
-constexpr int kEngineVersion = 7;
+constexpr int kEngineVersion = 8;
 constexpr int kTimings = 3;
-// Replayed at every start, as far as they are configured.
+// Replayed at every start, as far as they are configured; and the largest.
 constexpr int kCheckedRows[] = {1, 2, 4, 8, 16, 32, 64};
 
 std::uint64_t Fnv1a64(std::span<const float> values) {
@@ -221,21 +222,6 @@ void WarmUp::Say(const WaveLayout& layout, int done, int all) const {
                          layout.prefix.prompt_tokens, " prompt tokens"));
 }
 
-// Every prefix graph once, and every step graph with one of them: what a wave
-// repeats is not tried again.
-std::vector<WaveLayout> DistinctLayouts(const GraphSizes& sizes) {
-  std::set<PrefixShape> prefixes;
-  std::set<int> rows;
-  std::vector<WaveLayout> distinct;
-  for (WaveLayout layout : AllLayouts(sizes)) {
-    const bool is_new = prefixes.insert(layout.prefix).second;
-    if (!rows.insert(layout.rows).second && !is_new) continue;
-    layout.micro_waves = 1;
-    distinct.push_back(layout);
-  }
-  return distinct;
-}
-
 absl::Status WarmUp::CaptureAndMeasure(CostTable& costs) {
   const std::vector<WaveLayout> layouts = DistinctLayouts(sizes_);
   int done = 0;
@@ -261,12 +247,12 @@ absl::Status WarmUp::CaptureAll() {
 }
 
 absl::StatusOr<std::map<int, std::uint64_t>> WarmUp::Hashes() {
+  std::set<int> checked = {sizes_.batch_sizes.back()};
+  std::set_intersection(sizes_.batch_sizes.begin(), sizes_.batch_sizes.end(),
+                        std::begin(kCheckedRows), std::end(kCheckedRows),
+                        std::inserter(checked, checked.end()));
   std::map<int, std::uint64_t> hashes;
-  for (const int rows : kCheckedRows) {
-    if (!std::binary_search(sizes_.batch_sizes.begin(),
-                            sizes_.batch_sizes.end(), rows)) {
-      continue;
-    }
+  for (const int rows : checked) {
     const WaveLayout layout = LayOut(
         sizes_, {.rows = rows, .prompt_tokens = sizes_.prompt_tokens.back()});
     if (absl::Status s = Run(layout, most_, Network::Execution::kGraph);
@@ -285,14 +271,17 @@ Plan::Algorithm ToPlan(const Gemm::Algorithm& algorithm) {
 }  // namespace
 
 std::string PlanKey(const Network& network, absl::string_view weights_digest) {
+  int current = 0;
+  cudaGetDevice(&current);
   cudaDeviceProp device = {};
-  cudaGetDeviceProperties(&device, 0);
+  cudaGetDeviceProperties(&device, current);
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   return absl::StrCat(
       "engine=", kEngineVersion, " weights=", weights_digest,
-      " device=", device.name, " driver=", driver, " runtime=", runtime,
+      " variant=", DebugString(network.variant()), " device=", device.name,
+      " driver=", driver, " runtime=", runtime,
       " cublaslt=", cublasLtGetVersion(),
       " rope=", static_cast<int>(network.options().rope),
       " batch_sizes=", absl::StrJoin(network.options().batch_sizes, ","),
