@@ -105,7 +105,7 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
 
   const std::int64_t q = rows * v.suffix_len();
   mixed = Bf16({q, v.expert.width});
-  mixed.zero_();  // where the state token will be, nothing else is written
+  mixed.zero_();  // the state token's rows enter a product that nobody reads
   suffix_x = Bf16({q, v.expert.width});
   suffix_h = Bf16({q, v.expert.width});
   suffix_y = Bf16({q, v.expert.width});
@@ -132,11 +132,11 @@ void Buffers::Poison() {
                         &prefix_h,       &prefix_qkv,
                         &prefix_o,       &prefix_gate_up,
                         &prefix_act,     &prefix_parts,
-                        &prefix_squares, &suffix_x,
-                        &suffix_h,       &suffix_y,
-                        &suffix_qkv,     &suffix_o,
-                        &suffix_gate_up, &suffix_act,
-                        &velocity}) {
+                        &prefix_squares, &mixed,
+                        &suffix_x,       &suffix_h,
+                        &suffix_y,       &suffix_qkv,
+                        &suffix_o,       &suffix_gate_up,
+                        &suffix_act,     &velocity}) {
     if (t->defined()) t->fill_(nan);
   }
   pixels.fill_(255);

@@ -98,6 +98,10 @@ absl::StatusOr<Gemm::Algorithm> GemmBook::Fastest(const GemmShape& shape,
       best = &candidate;
     }
   }
+  if (best == nullptr) {
+    return absl::InternalError(
+        absl::StrCat("no algorithm runs ", DebugString(shape)));
+  }
   return *best;
 }
 
@@ -108,10 +112,10 @@ absl::StatusOr<float> GemmBook::Time(const Gemm& gemm,
   for (int i = 0; i < kTimings; ++i) {
     cudaMemsetAsync(flush_.data_ptr(), i, kFlushBytes, stream);
     cudaEventRecord(start_, stream);
-    if (absl::Status s =
-            gemm.Run(operands, workspace_.data_ptr(), kWorkspaceBytes, stream);
-        !s.ok()) {
-      return s;
+    // What is proposed may still refuse to run.
+    if (!gemm.Run(operands, workspace_.data_ptr(), kWorkspaceBytes, stream)
+             .ok()) {
+      return std::numeric_limits<float>::infinity();
     }
     cudaEventRecord(end_, stream);
     if (absl::Status s =

@@ -16,6 +16,7 @@
 #include "model/engine/cuda_status.h"
 #include "model/engine/graph_edges.h"
 #include "model/engine/memory_need.h"
+#include "model/kernels/processors.h"
 #include "model/kernels/wave.h"
 
 namespace piserve::engine {
@@ -71,6 +72,14 @@ absl::Status OutOfMemory(const Variant& variant, const EngineWeights& weights,
       most > 0 ? absl::StrCat("at most ", most)
                : absl::StrCat("more memory: not even ",
                               sizes.batch_sizes.front(), " fits")));
+}
+
+// Ends a capture that failed: until then its thread may not take memory.
+void Abandon(at::cuda::CUDAGraph& graph) {
+  try {
+    graph.capture_end();
+  } catch (const std::exception&) {  // it is not valid
+  }
 }
 
 template <typename F>
@@ -191,7 +200,12 @@ absl::Status Network::CaptureGraph(Graph& graph, const Enqueuer& enqueue) {
         std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/!overlaps);
     Launcher launcher(*gemms_, stream_.stream());
     captured->capture_begin(pool_, cudaStreamCaptureModeThreadLocal);
-    enqueue(launcher);
+    try {
+      enqueue(launcher);
+    } catch (...) {
+      Abandon(*captured);
+      throw;
+    }
     captured->capture_end();
     if (!launcher.ok()) return launcher.status();
     if (!overlaps) {
@@ -247,9 +261,15 @@ absl::Status Network::Execute(Graph* graph, Execution execution,
 
 absl::Status Network::PrepareDenoising() {
   if (!options_.optimisations.persistent_denoising) return absl::OkStatus();
+  int processors = 0;
+  if (absl::Status s = CudaStatus(kernels::Processors(&processors),
+                                  "counting multiprocessors");
+      !s.ok()) {
+    return s;
+  }
   int rows = 0;
   for (const int size : sizes_.batch_sizes) {
-    if (PersistentDenoise::Supports(variant_, size)) rows = size;
+    if (PersistentDenoise::Supports(variant_, size, processors)) rows = size;
   }
   if (rows == 0) return absl::OkStatus();
   return Guarded("packing the expert", [&]() -> absl::Status {

@@ -201,7 +201,8 @@ Values EngineStages(Network& network, const FullCase& c, const Form& form) {
   const Variant& v = network.variant();
   TestWave wave(v, form.rows);
   for (int i = 0; i < form.rows; ++i) wave.Set(i, c.Inputs());
-  // One step leaves the first step's expert output and velocity behind.
+  // One step leaves the first step's expert output behind, and noise less its
+  // velocity.
   const auto run = [&](int steps) {
     const WaveShape shape = wave.Shape(steps);
     // Chooses algorithms, those of later steps too.
@@ -227,10 +228,11 @@ Values EngineStages(Network& network, const FullCase& c, const Form& form) {
     values[stage] = c.SamplePrefix(
         OnCpu(cache[layer][0].narrow(0, 0, prefix_len).flatten(1)));
   }
+  // One kernel keeps it to itself.
   if (!form.persistent) {
     values["expert_out"] = OnCpu(b.suffix_h.narrow(0, 0, v.suffix_len()));
-    values["v_t"] = OnCpu(b.velocity.narrow(0, 0, v.action_horizon));
   }
+  values["v_t"] = c.Inputs().noise[0] - wave.Actions(0);
   run(kSteps);
   values["actions"] = wave.Actions(0);
   for (int i = 1; i < form.rows; ++i) {
@@ -269,18 +271,19 @@ void ExpectFp32Actions(const FullCase& c, const reference::Network& exact) {
   EXPECT_LE(distance.mean, 2e-6);
 }
 
-// Ratios of the engine's error to openpi's by stage.
+// Ratios of the engine's error to openpi's by form and stage.
 using Ratios = std::map<std::string, std::vector<double>>;
 
-void Compare(const std::string& which, const Values& got, const Values& openpi,
-             const Values& exact, Ratios& ratios) {
+void Compare(const std::string& which, const Form& form, const Values& got,
+             const Values& openpi, const Values& exact, Ratios& ratios) {
   for (const auto& [stage, value] : got) {
     const double error = MeanError(value, exact.at(stage));
     const double ratio = error / MeanError(openpi.at(stage), exact.at(stage));
     std::printf("%-22s %-12s error %.3e, of openpi's %.3f\n", which.c_str(),
                 stage.c_str(), error, ratio);
-    ratios[stage.starts_with("image_emb") ? "image_emb" : stage].push_back(
-        ratio);
+    ratios[absl::StrCat(form.name, " ",
+                        stage.starts_with("image_emb") ? "image_emb" : stage)]
+        .push_back(ratio);
     EXPECT_LE(ratio, 1.3) << which << " " << stage;
   }
   const Distance distance = DistanceOf(openpi.at("actions"), got.at("actions"));
@@ -288,6 +291,17 @@ void Compare(const std::string& which, const Values& got, const Values& openpi,
               which.c_str(), distance.max, distance.mean);
   EXPECT_LE(distance.max, 5e-2) << which;
   EXPECT_LE(distance.mean, 1e-2) << which;
+}
+
+// A row across wave sizes: openpi's own differs by as much, alone and in a
+// batch (tests/golden/full/MANIFEST.md).
+void ExpectOpenPisSpread(const at::Tensor& alone, const at::Tensor& actions,
+                         const char* form) {
+  const Distance distance = DistanceOf(alone, actions);
+  std::printf("of one row, by step, and %s: max %.2e mean %.2e of rms\n", form,
+              distance.max, distance.mean);
+  EXPECT_LE(distance.max, 3.4e-2) << form;
+  EXPECT_LE(distance.mean, 6.5e-3) << form;
 }
 
 TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
@@ -311,6 +325,7 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
         want[name] = OracleStages(*oracle, FullCase(file, name));
       }
     }
+    std::map<std::string, at::Tensor> first_form;  // actions of each case
     for (const Form& form : kForms) {
       c10::cuda::CUDACachingAllocator::emptyCache();
       const auto network = OrThrow(Network::Create(
@@ -320,9 +335,12 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
            .optimisations = {.persistent_denoising = form.persistent}}));
       for (const std::string name : {"a", "b"}) {
         const FullCase c(file, name);
-        Compare(absl::StrCat(model.name, " ", name, " ", form.name),
-                EngineStages(*network, c, form), c.OpenPi(), want[name],
-                ratios);
+        const Values got = EngineStages(*network, c, form);
+        Compare(absl::StrCat(model.name, " ", name, " ", form.name), form, got,
+                c.OpenPi(), want[name], ratios);
+        const at::Tensor& alone =
+            first_form.try_emplace(name, got.at("actions")).first->second;
+        ExpectOpenPisSpread(alone, got.at("actions"), form.name);
       }
     }
   }
@@ -330,7 +348,7 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
     double log_sum = 0;
     for (const double ratio : values) log_sum += std::log(ratio);
     const double mean = std::exp(log_sum / values.size());
-    std::printf("%-12s geometric mean %.3f\n", stage.c_str(), mean);
+    std::printf("%-33s geometric mean %.3f\n", stage.c_str(), mean);
     EXPECT_LE(mean, 1.1) << stage;
   }
 }

@@ -19,9 +19,9 @@ namespace {
 
 constexpr int kCalls = 100;
 constexpr int kTwoCameraCalls = 30;
-// Largest difference that other orders of summation make of bf16 actions, of
-// their rms: openpi's own rows differ by 3.4e-2
-// (tests/golden/full/MANIFEST.md).
+// How far apart actions of one rung and the next may be, of their rms: what the
+// manifest allows a bf16 implementation from openpi's own, whose rows differ by
+// 3.4e-2 themselves (tests/golden/full/MANIFEST.md).
 constexpr double kTolerance = 5e-2;
 
 struct Switch {

@@ -95,6 +95,9 @@ class NetworkTest : public testing::TestWithParam<std::string> {
     OrThrow(network_->Synchronize());
   }
 
+  void ExpectNearOracle(const at::Tensor& oracle, const at::Tensor& actions,
+                        const std::string& what) const;
+
   // Chooses algorithms for the shape.
   void Warm(const WaveShape& shape) {
     TestWave wave(variant(), shape.rows);
@@ -113,8 +116,19 @@ class NetworkTest : public testing::TestWithParam<std::string> {
   std::unique_ptr<Network> network_;
 };
 
-// bf16 against FP32 on the same weights: openpi's own BF16 mode is 3e-2 of the
-// actions' rms away (tests/golden/MANIFEST.md), a mistake 0.1 and more.
+// bf16 against FP32 on the same weights, of the actions' rms: what the manifest
+// justifies end to end (tests/golden/MANIFEST.md). Blunt: openpi's own BF16
+// mode is 4.7e-2 and 1.1e-2 away in pi0, a mistake 6.0e-2 and 8.2e-3 at least.
+void NetworkTest::ExpectNearOracle(const at::Tensor& oracle,
+                                   const at::Tensor& actions,
+                                   const std::string& what) const {
+  const Distance distance = DistanceOf(oracle, actions);
+  std::printf("%s: max %.2e mean %.2e\n", what.c_str(), distance.max,
+              distance.mean);
+  EXPECT_LT(distance.max, variant().pi05 ? 3e-2 : 5e-2) << what;
+  EXPECT_LT(distance.mean, variant().pi05 ? 6e-3 : 1e-2) << what;
+}
+
 TEST_P(NetworkTest, ActionsAreThoseOfTheOracle) {
   const auto oracle = OrThrow(reference::Network::Create(
       *weights_, {.compute = reference::Precision::kFloat32}));
@@ -123,10 +137,7 @@ TEST_P(NetworkTest, ActionsAreThoseOfTheOracle) {
   for (int i = 0; i < 3; ++i) {
     const at::Tensor want =
         oracle->SampleActions(wave.Batch(i), kSteps, /*trace=*/{});
-    const Distance distance = DistanceOf(want[0], wave.Actions(i));
-    EXPECT_LT(distance.max, 6e-2) << "row " << i;
-    EXPECT_LT(distance.mean, 1.5e-2) << "row " << i;
-    std::printf("row %d: max %.2e mean %.2e\n", i, distance.max, distance.mean);
+    ExpectNearOracle(want[0], wave.Actions(i), "row " + std::to_string(i));
   }
 }
 
@@ -214,6 +225,8 @@ TEST_P(NetworkTest, AnOptimisationOffLeavesTheActions) {
     Optimisations optimisations;
     optimisations.*field = false;
     const Distance distance = DistanceOf(all, ActionsWith(optimisations));
+    std::printf("%s off: max %.2e mean %.2e\n", name, distance.max,
+                distance.mean);
     EXPECT_LT(distance.max, 3.4e-2) << name;
     EXPECT_LT(distance.mean, 6.5e-3) << name;
   }
@@ -288,6 +301,8 @@ TEST_P(NetworkTest, ARowIsTheSameAcrossSizesWithinOpenpisSpread) {
     TestWave wave = MixedWave(rows);
     Run(wave, Largest(rows));
     const Distance distance = DistanceOf(alone.Actions(0), wave.Actions(0));
+    std::printf("of %d: max %.2e mean %.2e\n", rows, distance.max,
+                distance.mean);
     EXPECT_LT(distance.max, 3.4e-2);
     EXPECT_LT(distance.mean, 6.5e-3);
   }
@@ -324,10 +339,10 @@ TEST_P(NetworkTest, EveryStepCountIsTheOraclesOwn) {
     TestWave wave(variant(), 1);
     wave.Set(0, Input(0));
     Run(wave, wave.Shape(steps));
-    const Distance distance =
-        DistanceOf(oracle->SampleActions(wave.Batch(0), steps, /*trace=*/{})[0],
-                   wave.Actions(0));
-    EXPECT_LT(distance.max, 6e-2) << steps;
+    const at::Tensor want =
+        oracle->SampleActions(wave.Batch(0), steps, /*trace=*/{});
+    ExpectNearOracle(want[0], wave.Actions(0),
+                     std::to_string(steps) + " steps");
   }
 }
 
