@@ -2,6 +2,7 @@
 #include "batching/admission.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <set>
 
 #include "batching/queue_order.h"
@@ -33,28 +34,42 @@ std::vector<Lane> Lanes(std::span<const ExecutorState> executors,
   return lanes;
 }
 
-WaveCost CostBeside(const Load& load, const TaskTraits& task) {
-  return load.rows == 0 ? CostOf(task) : Max(CostOf(task), load.mean_cost);
+// Of one row, rounded up. At least one task.
+WaveCost MeanCost(std::span<const TaskTraits* const> tasks) {
+  const auto mean = [&](auto value) {
+    std::int64_t sum = 0;
+    for (const TaskTraits* task : tasks) sum += value(*task);
+    const auto count = static_cast<std::int64_t>(tasks.size());
+    return static_cast<int>((sum + count - 1) / count);
+  };
+  return {1, mean([](const TaskTraits& task) { return task.cameras; }),
+          mean([](const TaskTraits& task) { return task.prompt_tokens; }),
+          mean([](const TaskTraits& task) { return task.steps; })};
+}
+
+WaveCost CostBeside(const Ahead& ahead, const TaskTraits& task) {
+  return ahead.tasks.empty() ? CostOf(task)
+                             : Max(CostOf(task), MeanCost(ahead.tasks));
 }
 
 // The soonest answer that any wave size gives behind the tasks that go first.
-absl::Duration SoonestAnswer(const Load& load, const TaskTraits& task,
+absl::Duration SoonestAnswer(const Ahead& ahead, const TaskTraits& task,
                              const DispatchOptions& options, absl::Time now) {
-  std::vector<const TaskTraits*> tasks = load.admitted;
+  std::vector<const TaskTraits*> tasks = ahead.tasks;
   tasks.push_back(&task);
   const std::vector<int> order = ServingOrder(tasks, options.patience);
   const auto place = std::find(order.begin(), order.end(),
-                               static_cast<int>(load.admitted.size()));
+                               static_cast<int>(ahead.tasks.size()));
   const int rows = static_cast<int>(place - order.begin()) + 1;
   std::set<int> sizes;
-  for (const ExecutorState& state : load.executors) {
+  for (const ExecutorState& state : ahead.executors) {
     sizes.insert(state.traits->sizes().begin(), state.traits->sizes().end());
   }
   absl::Duration soonest = absl::InfiniteDuration();
   for (int size : sizes) {
     soonest =
-        std::min(soonest, Foresee(load.executors, CostBeside(load, task), rows,
-                                  size, now, options.efficiency_slack)
+        std::min(soonest, Foresee(ahead.executors, CostBeside(ahead, task),
+                                  rows, size, now, options.efficiency_slack)
                               .answer);
   }
   return soonest;
@@ -101,23 +116,30 @@ Forecast Foresee(std::span<const ExecutorState> executors, const WaveCost& cost,
   return forecast;
 }
 
+Forecast ForeseeAll(const Ahead& ahead, absl::Time now, double slack) {
+  if (ahead.tasks.empty()) return {};
+  return Foresee(ahead.executors, MeanCost(ahead.tasks),
+                 static_cast<int>(ahead.tasks.size()), 0, now, slack);
+}
+
 std::optional<Rejection> Judge(const Limits& limits,
                                const DispatchOptions& options, const Load& load,
                                const TaskTraits& task, absl::Time now) {
   if (load.phase == Phase::kDraining) {
     return Rejection{RejectReason::kDraining, absl::ZeroDuration(), {}};
   }
-  if (load.executors.empty()) {
+  const Ahead& ahead = load.ahead;
+  if (ahead.executors.empty()) {
     return Rejection{RejectReason::kUnhealthy, kUnhealthyRetry, {}};
   }
-  const Forecast forecast =
-      Foresee(load.executors, CostBeside(load, task), load.rows + 1, 0, now,
-              options.efficiency_slack);
+  const Forecast forecast = Foresee(ahead.executors, CostBeside(ahead, task),
+                                    static_cast<int>(ahead.tasks.size()) + 1, 0,
+                                    now, options.efficiency_slack);
   if (task.deadline <= now) {
     return Rejection{RejectReason::kDeadlinePast, {}, forecast.answer};
   }
   if (now + forecast.answer > task.deadline) {
-    const absl::Duration soonest = SoonestAnswer(load, task, options, now);
+    const absl::Duration soonest = SoonestAnswer(ahead, task, options, now);
     if (now + soonest > task.deadline) {
       return Rejection{RejectReason::kDeadlineUnreachable, {}, soonest};
     }

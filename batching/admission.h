@@ -29,15 +29,20 @@ struct Rejection {
   absl::Duration predicted;    // until it would have been answered
 };
 
+// What stands between a task of some compatibility key and its answer.
+struct Ahead {
+  // Those that are healthy and serve it.
+  std::vector<ExecutorState> executors;
+  // Admitted and not launched, for the devices of these; in any order.
+  std::vector<const TaskTraits*> tasks;
+};
+
 // What is accepted already.
 struct Load {
   int rows = 0;
   std::size_t bytes = 0;
-  int rows_of_client = 0;                   // the new task's
-  WaveCost mean_cost;                       // of an admitted row
-  std::vector<const TaskTraits*> admitted;  // those `rows`, in any order
-  // Those that are healthy and serve the new task.
-  std::vector<ExecutorState> executors;
+  int rows_of_client = 0;  // the new task's
+  Ahead ahead;             // of the new task
   Phase phase = Phase::kServing;
 };
 
@@ -52,6 +57,9 @@ struct Forecast {
 // without executors.
 Forecast Foresee(std::span<const ExecutorState> executors, const WaveCost& cost,
                  int rows, int wave_rows, absl::Time now, double slack);
+
+// Of all that is ahead, at the executors' efficient sizes.
+Forecast ForeseeAll(const Ahead& ahead, absl::Time now, double slack);
 
 // May the task come in? Checks, in this order: draining, an executor that
 // serves it, deadline past, deadline within reach, bounds. A deadline counts as

@@ -242,30 +242,53 @@ std::size_t BatcherCore::BytesNow() const {
 }
 
 Load BatcherCore::LoadFor(const TaskTraits& traits, absl::Time now) const {
-  Load load;
-  load.rows = queue_.rows();
-  load.bytes = BytesNow();
-  load.rows_of_client = queue_.rows_of(traits.client);
-  load.mean_cost = queue_.mean_cost();
-  load.admitted = queue_.admitted();
-  load.phase = phase_;
-  load.executors = States(now);
-  std::erase_if(load.executors, [&](const ExecutorState& state) {
-    return !state.traits->healthy() ||
-           !state.traits->Serves(traits.compatibility);
-  });
-  return load;
+  return {.rows = queue_.rows(),
+          .bytes = BytesNow(),
+          .rows_of_client = queue_.rows_of(traits.client),
+          .ahead = AheadOf(traits.compatibility, now),
+          .phase = phase_};
 }
 
+Ahead BatcherCore::AheadOf(std::uint64_t compatibility, absl::Time now) const {
+  Ahead ahead;
+  std::set<const void*> devices;
+  for (const BatchRunner& runner : runners_) {
+    const ExecutorTraits& executor = runner.executor();
+    if (!executor.healthy() || !executor.Serves(compatibility)) continue;
+    ahead.executors.push_back(runner.State(now));
+    devices.insert(executor.device());
+  }
+  for (const TaskTraits* task : queue_.admitted()) {
+    if (ServedBy(devices, task->compatibility)) ahead.tasks.push_back(task);
+  }
+  return ahead;
+}
+
+bool BatcherCore::ServedBy(const std::set<const void*>& devices,
+                           std::uint64_t compatibility) const {
+  return std::any_of(
+      runners_.begin(), runners_.end(), [&](const BatchRunner& runner) {
+        const ExecutorTraits& executor = runner.executor();
+        return executor.healthy() && executor.Serves(compatibility) &&
+               devices.contains(executor.device());
+      });
+}
+
+// What nobody serves is about to be dropped.
 QueueGauges BatcherCore::GaugesNow(absl::Time now) const {
-  std::vector<ExecutorState> states = States(now);
-  std::erase_if(states, [](const ExecutorState& state) {
-    return !state.traits->healthy();
-  });
-  return {queue_.rows(), BytesNow(),
-          Foresee(states, queue_.mean_cost(), queue_.rows(), 0, now,
-                  options_.dispatch.efficiency_slack)
-              .answer};
+  std::set<std::uint64_t> keys;
+  for (const TaskTraits* task : queue_.admitted()) {
+    keys.insert(task->compatibility);
+  }
+  QueueGauges gauges{queue_.rows(), BytesNow(), absl::ZeroDuration()};
+  for (const std::uint64_t key : keys) {
+    const Ahead ahead = AheadOf(key, now);
+    if (ahead.executors.empty()) continue;
+    const Forecast forecast =
+        ForeseeAll(ahead, now, options_.dispatch.efficiency_slack);
+    gauges.predicted = std::max(gauges.predicted, forecast.answer);
+  }
+  return gauges;
 }
 
 void BatcherCore::Resize(TaskId id, std::size_t bytes) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <thread>
 #include <variant>
 #include <vector>
@@ -100,6 +101,12 @@ class BatcherCore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::size_t BytesNow() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Load LoadFor(const TaskTraits& traits, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Ahead AheadOf(std::uint64_t compatibility, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether some healthy executor of these devices serves it.
+  bool ServedBy(const std::set<const void*>& devices,
+                std::uint64_t compatibility) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   QueueGauges GaugesNow(absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

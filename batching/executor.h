@@ -32,12 +32,16 @@ class ExecutorTraits {
   // wait on the device with their inputs in place.
   virtual int slots() const = 0;
 
+  // The same for executors that take turns on one device.
+  virtual const void* device() const { return this; }
+
   // May this executor run tasks of this compatibility key?
   virtual bool Serves(std::uint64_t compatibility) const = 0;
 
   // Measured time from launch to answer on an idle device. The batcher asks
-  // only for rows that are one of `sizes`, but of the mean of all that waits:
-  // cameras and prompt may be more than any task has that this executor serves.
+  // only for rows that are one of `sizes`, but of the mean of all that waits
+  // for its device: cameras and prompt may be more than any task has that this
+  // executor serves.
   virtual absl::Duration Predict(const WaveCost& cost) const = 0;
 
   // False for good after a fault: it gets no more waves.
@@ -45,7 +49,7 @@ class ExecutorTraits {
 };
 
 // Runs waves, one after another. One executor is one device and one policy set;
-// the batcher may own several.
+// the batcher may own several, of one device too.
 //
 // `Task` is moved in and stays the executor's: it answers each one, also when
 // the device fails under it. `done` is called exactly once for each Launch,

@@ -19,10 +19,6 @@ bool Supersedes(const TaskTraits& newer, const TaskTraits& older) {
          newer.identity->sequence > older.identity->sequence;
 }
 
-int MeanRoundedUp(std::int64_t sum, std::int64_t count) {
-  return static_cast<int>((sum + count - 1) / count);
-}
-
 }  // namespace
 
 TaskId TaskQueue::Reserve(const TaskTraits& traits, absl::Time now) {
@@ -41,10 +37,8 @@ void TaskQueue::Resize(TaskId id, std::size_t bytes) {
 
 void TaskQueue::SetCost(TaskId id, int cameras, int prompt_tokens) {
   TaskTraits& traits = preparing_.at(id).traits;
-  Uncount(traits);
   traits.cameras = cameras;
   traits.prompt_tokens = prompt_tokens;
-  Count(traits);
 }
 
 void TaskQueue::Release(TaskId id) {
@@ -199,27 +193,15 @@ int TaskQueue::rows_of(std::uint64_t client) const {
   return it == rows_of_.end() ? 0 : it->second;
 }
 
-WaveCost TaskQueue::mean_cost() const {
-  if (empty()) return {1, 0, 0, 0};
-  return {1, MeanRoundedUp(cameras_, rows()),
-          MeanRoundedUp(prompt_tokens_, rows()), MeanRoundedUp(steps_, rows())};
-}
-
 void TaskQueue::Count(const TaskTraits& traits) {
   ++rows_of_[traits.client];
   bytes_ += traits.bytes;
-  cameras_ += traits.cameras;
-  prompt_tokens_ += traits.prompt_tokens;
-  steps_ += traits.steps;
 }
 
 void TaskQueue::Uncount(const TaskTraits& traits) {
   const auto it = rows_of_.find(traits.client);
   if (--it->second == 0) rows_of_.erase(it);  // stays as small as the queue
   bytes_ -= traits.bytes;
-  cameras_ -= traits.cameras;
-  prompt_tokens_ -= traits.prompt_tokens;
-  steps_ -= traits.steps;
 }
 
 }  // namespace piserve::batching

@@ -79,9 +79,6 @@ class TaskQueue {
   int rows_of(std::uint64_t client) const;
   std::size_t bytes() const { return bytes_; }
 
-  // What an admitted task costs on average, rounded up; rows is 1.
-  WaveCost mean_cost() const;
-
  private:
   struct Preparing {
     TaskTraits traits;
@@ -105,9 +102,6 @@ class TaskQueue {
   std::vector<Waiting> waiting_;  // in order of arrival
   std::unordered_map<std::uint64_t, int> rows_of_;
   std::size_t bytes_ = 0;
-  std::int64_t cameras_ = 0;
-  std::int64_t prompt_tokens_ = 0;
-  std::int64_t steps_ = 0;
   std::optional<absl::Duration> preparation_;  // moving average
 };
 

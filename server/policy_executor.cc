@@ -292,6 +292,10 @@ int PolicyExecutor::slots() const {
   return state_->host_.policy->capabilities().slots_in_flight;
 }
 
+const void* PolicyExecutor::device() const {
+  return state_->options_.work.get();
+}
+
 bool PolicyExecutor::Serves(std::uint64_t compatibility) const {
   return (compatibility >> 32) ==
          static_cast<std::uint64_t>(state_->options_.index);

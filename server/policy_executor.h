@@ -45,6 +45,7 @@ class PolicyExecutor : public batching::Executor<Task> {
 
   const std::vector<int>& sizes() const override;
   int slots() const override;
+  const void* device() const override;
   bool Serves(std::uint64_t compatibility) const override;
   absl::Duration Predict(const batching::WaveCost& cost) const override;
   bool healthy() const override;

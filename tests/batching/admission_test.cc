@@ -67,6 +67,43 @@ TEST_F(BatcherTest, ATicketTakesItsRealCost) {
   EXPECT_EQ(batcher_->gauges().predicted, before + Ms(20));
 }
 
+// Two policies, of which one has four waves of 100 ms before it.
+class TwoPoliciesTest : public BatcherTest {
+ protected:
+  void Build(const void* device) {
+    FakeTraits slow;
+    slow.sizes = {1};
+    slow.base = Ms(100);
+    slow.per_row = Ms(0);
+    slow.device = device;
+    for (const std::uint64_t key : {1, 2}) {
+      slow.serves = {key};
+      AddExecutor(slow);
+    }
+    BatcherTest::Build({.predicted = Ms(350)});
+    for (int task = 0; task < 4; ++task) Enqueue(task, Of(1));
+  }
+  TaskTraits Of(std::uint64_t policy) {
+    TaskTraits traits = Traits();
+    traits.compatibility = policy;
+    return traits;
+  }
+};
+
+TEST_F(TwoPoliciesTest, NeitherWaitsForTheOthersDevice) {
+  Build(nullptr);
+  EXPECT_EQ(batcher_->gauges().predicted, Ms(400));
+  EXPECT_EQ(Refuse(Of(1)).reason, RejectReason::kPredictedTime);
+  const Ticket ticket = Admit(Of(2));
+  EXPECT_EQ(batcher_->gauges().predicted, Ms(400));
+}
+
+TEST_F(TwoPoliciesTest, BothWaitForTheDeviceThatTheyShare) {
+  Build(&clock_);
+  EXPECT_EQ(Refuse(Of(1)).reason, RejectReason::kPredictedTime);
+  EXPECT_EQ(Refuse(Of(2)).reason, RejectReason::kPredictedTime);
+}
+
 TEST_F(BatcherTest, PredictedWaitingTimeIsBounded) {
   FakeTraits slow;
   slow.sizes = {1};

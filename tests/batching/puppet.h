@@ -45,6 +45,7 @@ struct FakeTraits {
   std::map<int, absl::Duration> table;
   absl::Duration per_camera;       // per wave
   std::set<std::uint64_t> serves;  // empty: all
+  const void* device = nullptr;    // null: its own
   bool healthy = true;
 
   absl::Duration Time(const WaveCost& cost) const {
@@ -62,6 +63,9 @@ class FakeExecutorTraits : public Base {
 
   const std::vector<int>& sizes() const override { return fake.sizes; }
   int slots() const override { return fake.slots; }
+  const void* device() const override {
+    return fake.device != nullptr ? fake.device : this;
+  }
   bool Serves(std::uint64_t compatibility) const override {
     return fake.serves.empty() || fake.serves.count(compatibility) > 0;
   }

@@ -232,7 +232,7 @@ Values EngineStages(Network& network, const FullCase& c, const Form& form) {
   if (!form.persistent) {
     values["expert_out"] = OnCpu(b.suffix_h.narrow(0, 0, v.suffix_len()));
   }
-  values["v_t"] = c.Inputs().noise[0] - wave.Actions(0);
+  values["v_t"] = c.Inputs().noise[0].sub(wave.Actions(0));
   run(kSteps);
   values["actions"] = wave.Actions(0);
   for (int i = 1; i < form.rows; ++i) {

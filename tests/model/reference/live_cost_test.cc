@@ -116,7 +116,7 @@ TEST_F(LiveCostTest, AStartOnABusyMachineDoesNotRefuseForEver) {
   for (int request = 0; request < 200; ++request) {
     Pass(absl::Milliseconds(100));
     batching::Load load;
-    load.executors = {{&traits, 0, now_, {}}};
+    load.ahead.executors = {{&traits, 0, now_, {}}};
     batching::TaskTraits task;
     task.deadline = now_ + 5 * kRow;
     const bool refused = batching::Judge({}, {}, load, task, now_).has_value();
