@@ -38,6 +38,12 @@ bool IsLocal(const std::string& address) {
          absl::StartsWith(address, "unix:");
 }
 
+// What another policy in the known one's place may answer, or make of a call.
+bool MayBeAnotherPolicy(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+         absl::IsFailedPrecondition(status) || absl::IsUnavailable(status);
+}
+
 absl::Status LateReply(absl::Duration late) {
   return WithReason(absl::DeadlineExceededError(absl::StrCat(
                         "the answer came ", absl::FormatDuration(late),
@@ -127,12 +133,18 @@ absl::Status PolicyClient::RunWithRetry(Clock::TimePoint deadline, int attempts,
 
 absl::StatusOr<ActionChunk> PolicyClient::Infer(
     const ObservationIn& observation, const CallOptions& call) {
-  const Clock::TimePoint deadline = Deadline(call);
+  auto chunk = InferUntil(Deadline(call), observation, call.attempts);
+  if (MayBeAnotherPolicy(chunk.status())) ForgetInfo(observation.policy);
+  return chunk;
+}
+
+absl::StatusOr<ActionChunk> PolicyClient::InferUntil(
+    Clock::TimePoint deadline, const ObservationIn& observation, int attempts) {
   auto info = Check(observation, deadline);
   if (!info.ok()) return info.status();
   v1::InferResponse response;
   const absl::Status status =
-      RunWithRetry(deadline, call.attempts, [&](grpc::ClientContext* context) {
+      RunWithRetry(deadline, attempts, [&](grpc::ClientContext* context) {
         return infer_stub_.Call(
             EncodeRequest(observation, options_.clock->Now()), context,
             &response);

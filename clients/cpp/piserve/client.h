@@ -66,7 +66,9 @@ class PolicyClient {
   // Blocks until the answer or the deadline. The first call for a policy asks
   // the server what it is; a policy that is not the one expected, and
   // observations that do not fit, are refused here. When another model took its
-  // place meanwhile, so it is asked again before the answer is handed out.
+  // place meanwhile, so it is asked again before the answer is handed out, and
+  // by the next call after INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION or
+  // UNAVAILABLE.
   absl::StatusOr<ActionChunk> Infer(const ObservationIn& observation,
                                     const CallOptions& call = {});
 
@@ -75,7 +77,8 @@ class PolicyClient {
       const std::string& policy = "", const CallOptions& call = {});
 
   // A stream for many observations in flight. Observations are checked against
-  // the policies hosted when the stream was opened.
+  // the policies hosted when the stream was opened: where others may have taken
+  // their place, open anew.
   absl::StatusOr<std::unique_ptr<PolicyStream>> OpenStream(
       const CallOptions& call = {});
 
@@ -88,6 +91,9 @@ class PolicyClient {
   // Runs `attempt`, and again as far as the rules and `attempts` allow.
   absl::Status RunWithRetry(Clock::TimePoint deadline, int attempts,
                             const Attempt& attempt);
+  absl::StatusOr<ActionChunk> InferUntil(Clock::TimePoint deadline,
+                                         const ObservationIn& observation,
+                                         int attempts);
   // What the observation's policy is, if both are fit for each other.
   absl::StatusOr<v1::PolicyInfo> Check(const ObservationIn& observation,
                                        Clock::TimePoint deadline);

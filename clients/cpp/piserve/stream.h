@@ -53,7 +53,9 @@ class PolicyStream {
   // an earlier request had, whose answer may still come, is sent under another:
   // a late answer is never taken for it. Retries none, whatever `call` says.
   // The answer of a model that took the place of the one of the opening is
-  // FAILED_PRECONDITION, reason MODEL_CHANGED: open anew.
+  // FAILED_PRECONDITION, reason MODEL_CHANGED: open anew. So do after
+  // INVALID_ARGUMENT or NOT_FOUND that the observation does not explain: what
+  // is hosted may have changed, and this stream does not ask again.
   void Send(const ObservationIn& observation, const CallOptions& call,
             Callback done);
 

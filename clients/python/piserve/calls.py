@@ -38,6 +38,7 @@ from piserve.errors import (
     InvalidObservation,
     PolicyError,
     PolicyMismatch,
+    PolicyNotFound,
     PolicyUnavailable,
     is_retriable,
 )
@@ -51,6 +52,13 @@ _SERVICE = "piserve.v1.PolicyService"
 _RETRY_PAUSE_S = 0.2  # where the server names none: longer than a reconnect's
 _HEALTH_PAUSE_S = 0.2
 _SERVING = 1
+# What another policy in the known one's place may answer, or make of a call.
+_MAYBE_ANOTHER_POLICY = (
+    InvalidObservation,
+    PolicyMismatch,
+    PolicyNotFound,
+    PolicyUnavailable,
+)
 
 CHANNEL_OPTIONS: Tuple[Tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),  # this client retries by the contract itself
@@ -165,6 +173,26 @@ class PolicyCalls:
         if attempts < 1:
             raise ValueError(f"attempts: got {attempts}, want at least 1")
         budget = _Budget(self._timeout if timeout is None else timeout)
+        try:
+            return (
+                yield from self._answer_steps(
+                    obs, noise, seed, num_steps, budget, age, attempts
+                )
+            )
+        except _MAYBE_ANOTHER_POLICY:
+            self._forget_info()
+            raise
+
+    def _answer_steps(
+        self,
+        obs: Mapping[str, Any],
+        noise: Optional[np.ndarray],
+        seed: Optional[int],
+        num_steps: Optional[int],
+        budget: _Budget,
+        age: float,
+        attempts: int,
+    ) -> Steps[Dict[str, Any]]:
         info = yield from self._known_info(budget)
         request = observation_request(obs, info)
         _set_start(request, info, noise, seed)

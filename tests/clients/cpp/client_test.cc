@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <future>
+#include <utility>
 
 #include "clients/cpp/piserve/status.h"
 #include "tests/clients/cpp/fake_service.h"
@@ -185,6 +186,43 @@ TEST_F(Client, PolicyInfoIsAskedForOnceUntilTheDigestChanges) {
     ASSERT_TRUE(client->Infer(FakeObservation()).ok());
   }
   EXPECT_EQ(service_.info_calls(), 2);
+}
+
+TEST_F(Client, PolicyInfoIsAskedForAgainAfterARefusal) {
+  for (const auto code :
+       {grpc::StatusCode::INVALID_ARGUMENT, grpc::StatusCode::NOT_FOUND,
+        grpc::StatusCode::FAILED_PRECONDITION, grpc::StatusCode::UNAVAILABLE}) {
+    const auto client = Connect();
+    ASSERT_TRUE(client->Infer(FakeObservation()).ok());
+    const int before = service_.info_calls();
+    const auto answer = std::exchange(
+        service_.on_infer, [=](auto...) { return grpc::Status(code, "no"); });
+    EXPECT_FALSE(client->Infer(FakeObservation(), {.attempts = 1}).ok());
+    service_.on_infer = answer;
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_TRUE(client->Infer(FakeObservation()).ok());
+    }
+    EXPECT_EQ(service_.info_calls(), before + 1) << code;
+  }
+}
+
+TEST_F(Client, AFullQueueIsNoReasonToAskForPolicyInfo) {
+  RefuseFirst(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full"), "");
+  const auto client = Connect();
+  EXPECT_FALSE(client->Infer(FakeObservation()).ok());
+  EXPECT_TRUE(client->Infer(FakeObservation()).ok());
+  EXPECT_EQ(service_.info_calls(), 1);
+}
+
+TEST_F(Client, APolicyThatFitsIsFoundInThePlaceOfOneThatDidNot) {
+  const v1::PolicyInfo fit = service_.info;
+  service_.info.mutable_cameras(0)->set_name("front");
+  const auto client = Connect();
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(client->Infer(FakeObservation()).status()));
+  service_.info = fit;
+  EXPECT_TRUE(client->Infer(FakeObservation()).ok());
+  EXPECT_THAT(service_.requests(), SizeIs(1));
 }
 
 TEST_F(Client, APolicyThatIsNotTheOneExpectedGetsNoObservation) {

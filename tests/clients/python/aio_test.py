@@ -65,6 +65,17 @@ def test_a_misfit_is_refused_before_an_observation_is_sent(server):
     assert server.requests == []
 
 
+def test_the_same_policy_under_another_name_is_found(server):
+    async def work(client):
+        await client.infer(observation())
+        server.infos = [libero_info("renamed")]
+        with pytest.raises(piserve.PolicyNotFound):
+            await client.infer(observation())
+        return await client.infer(observation())
+
+    assert with_client(server, work)["policy"] == "renamed"
+
+
 def test_every_call_carries_a_deadline(server):
     async def work(client):
         await client.infer(observation())

@@ -12,15 +12,20 @@ from fake_server import (
     HORIZON,
     NOISE_DIM,
     Held,
+    droid_info,
+    libero_info,
     observation,
     refuse,
 )
 from fake_server import serving as serve
-from piserve import PolicyClient
+from piserve import LIBERO, PolicyClient
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+OF_THE_FAKE = LIBERO._replace(state=None, action=None)
 
 
 # ------------------------------------------------------------------ the answer
@@ -61,6 +66,65 @@ def test_policy_info_is_asked_for_again_after_another_model_answered(
     client.infer(observation())
     client.infer(observation())
     assert server.info_calls == 2
+
+
+@pytest.mark.parametrize(
+    "code", [INVALID, NOT_FOUND, PRECONDITION, UNAVAILABLE]
+)
+def test_policy_info_is_asked_for_again_after_a_refusal(client, server, code):
+    client.infer(observation())
+    server.script = [refuse(code, reason="WHY", pushback_ms="-1")]
+    with pytest.raises(piserve.PolicyError):
+        client.infer(observation())
+    for _ in range(2):
+        client.infer(observation())
+    assert server.info_calls == 2
+
+
+def test_a_full_queue_is_no_reason_to_ask_for_policy_info(client, server):
+    client.infer(observation())
+    server.script = [refuse(EXHAUSTED, reason="QUEUE_FULL")]
+    with pytest.raises(piserve.QueueFull):
+        client.infer(observation())
+    client.infer(observation())
+    assert server.info_calls == 1
+
+
+def test_the_same_policy_under_another_name_is_found(client, server):
+    client.infer(observation())
+    server.infos = [libero_info("renamed")]
+    with pytest.raises(piserve.PolicyNotFound):
+        client.infer(observation())
+    assert client.infer(observation())["policy"] == "renamed"
+
+
+def test_a_policy_that_fits_is_found_in_the_place_of_one_that_did_not(
+    client, server
+):
+    misfit = droid_info()
+    misfit.name = "libero"
+    server.infos = [misfit]
+    with pytest.raises(piserve.InvalidObservation):
+        client.infer(observation())
+    server.infos = [libero_info()]
+    assert client.infer(observation())["policy"] == "libero"
+    assert len(server.requests) == 1
+
+
+def test_another_robots_policy_in_its_place_is_refused(server):
+    with (
+        serve(server) as address,
+        PolicyClient(address, robot=OF_THE_FAKE) as client,
+    ):
+        client.infer(observation())
+        misfit = droid_info()
+        misfit.name = "libero"
+        server.infos = [misfit]
+        server.script = [refuse(INVALID, reason="CAMERA_UNKNOWN")]
+        with pytest.raises(piserve.InvalidObservation):
+            client.infer(observation())
+        with pytest.raises(piserve.PolicyMismatch):
+            client.infer(observation())
 
 
 def test_a_wrong_observation_is_refused_before_it_is_sent(client, server):

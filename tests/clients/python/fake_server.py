@@ -138,6 +138,8 @@ class FakeServer(policy_pb2_grpc.PolicyServiceServicer):
             self.times_left.append(context.time_remaining())
             self.metadata.append(dict(context.invocation_metadata()))
             step = self.script.pop(0) if self.script else FakeServer.answer
+        if request.observation.policy not in [i.name for i in self.infos]:
+            step = refuse(grpc.StatusCode.NOT_FOUND, reason="UNKNOWN_POLICY")
         return step(self, request.observation, context)
 
     def answer(self, request, context) -> policy_pb2.InferResponse:
