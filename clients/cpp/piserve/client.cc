@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/piserve/client.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "clients/cpp/piserve/codec.h"
 #include "clients/cpp/piserve/context.h"
 #include "clients/cpp/piserve/observation_check.h"
@@ -30,12 +34,22 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
        .pem_cert_chain = options.tls->client_certificate});
 }
 
+// Without its port; a resolver's scheme stays and makes it no host.
+std::string HostOf(absl::string_view address) {
+  const std::size_t colon = address.find_last_not_of("0123456789");
+  const bool port = colon != absl::string_view::npos && address[colon] == ':';
+  return std::string(port ? address.substr(0, colon) : address);
+}
+
 // On this machine, where nobody listens between client and server.
-bool IsLocal(const std::string& address) {
-  return absl::StartsWith(address, "127.") ||
-         absl::StartsWith(address, "localhost") ||
-         absl::StartsWith(address, "[::1]") ||
-         absl::StartsWith(address, "unix:");
+bool IsLocal(absl::string_view address) {
+  if (absl::StartsWith(address, "unix:")) return true;
+  const std::string host = HostOf(address);
+  in_addr v4;
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) {
+    return (ntohl(v4.s_addr) >> 24) == 127;
+  }
+  return host == "localhost" || host == "[::1]";
 }
 
 // What another policy in the known one's place may answer, or make of a call.

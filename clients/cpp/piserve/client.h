@@ -33,7 +33,7 @@ struct TlsOptions {
 struct Options {
   std::string address;  // host:port, or any name that gRPC resolves
   // Sent as `authorization: Bearer <key>` with every call. Needs TLS, unless
-  // the server is on this machine.
+  // the address is localhost, 127.x.y.z, [::1] or a unix socket.
   std::string api_key;
   std::optional<TlsOptions> tls;  // absent: plain text
   absl::Duration timeout = absl::Seconds(5);

@@ -8,8 +8,10 @@ deadlines, retries, checks and what counts as an answer are decided here alone.
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import random
+import re
 import threading
 import time
 import uuid
@@ -52,6 +54,7 @@ _SERVICE = "piserve.v1.PolicyService"
 _RETRY_PAUSE_S = 0.2  # where the server names none: longer than a reconnect's
 _HEALTH_PAUSE_S = 0.2
 _SERVING = 1
+_HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]+)?")
 # What another policy in the known one's place may answer, or make of a call.
 _MAYBE_ANOTHER_POLICY = (
     InvalidObservation,
@@ -422,7 +425,15 @@ def serialized(message: Message) -> bytes:
 
 
 def _is_local(address: str) -> bool:
+    """On this machine, where nobody listens between client and server."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
-    host = address.rsplit(":", 1)[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
+    plain = _HOST_PORT.fullmatch(address)
+    if plain is None:
+        return False  # a resolver's scheme may name any host
+    if plain["host"] == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(plain["host"].strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -32,7 +32,7 @@ class PolicyClient(PolicyCalls):
     policy      name of the policy; empty for a server with only one.
     timeout     seconds a call may take in all, its retry included.
     api_key     sent as "authorization: Api-Key <key>". Needs `tls`, unless the
-                server is on this machine.
+                address is localhost, a loopback IP address or a unix socket.
     tls         `grpc.ssl_channel_credentials(...)`; None: plain text.
     robot_id    names the robot for fairness and `supersede_older`; <= 64 bytes.
     supersede_older  a newer observation of this robot_id replaces one that

@@ -309,10 +309,28 @@ TEST(ClientOptions, WhatMakesNoSenseIsRefused) {
 }
 
 TEST(ClientOptions, AKeyDoesNotCrossTheNetworkInTheClear) {
-  Options options = {.address = "robot-lab:50051", .api_key = "k", .tls = {}};
-  EXPECT_TRUE(absl::IsInvalidArgument(PolicyClient::Connect(options).status()));
-  options.tls = TlsOptions();
-  EXPECT_TRUE(PolicyClient::Connect(options).ok());
+  for (const char* address :
+       {"robot-lab:50051", "127.evil.invalid:1", "127.0.0.1.evil.invalid:1",
+        "localhostile.invalid:1", "localhost.evil.invalid:1", "128.0.0.1:1",
+        "[::1].evil.invalid:1", "[::2]:1", "::1:1", "dns:///evil.invalid:1",
+        "dns://192.0.2.1/localhost:1", "ipv4:127.0.0.1:1,192.0.2.1:1"}) {
+    Options options = {.address = address, .api_key = "k", .tls = {}};
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(PolicyClient::Connect(options).status()))
+        << address;
+    options.tls = TlsOptions();
+    EXPECT_TRUE(PolicyClient::Connect(options).ok()) << address;
+  }
+}
+
+TEST(ClientOptions, AKeyMayStayOnThisMachineWithoutTls) {
+  for (const char* address : {"localhost:1", "127.0.0.1:1", "127.8.9.10",
+                              "[::1]:1", "unix:/run/piserve"}) {
+    EXPECT_TRUE(
+        PolicyClient::Connect({.address = address, .api_key = "k", .tls = {}})
+            .ok())
+        << address;
+  }
 }
 
 }  // namespace

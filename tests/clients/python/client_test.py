@@ -200,9 +200,34 @@ def test_context_travels(server):
     assert server.metadata[0]["authorization"] == "Api-Key k"
 
 
-def test_api_key_is_not_sent_in_the_clear_over_a_network():
+@pytest.mark.parametrize(
+    "address",
+    [
+        "robots.example:50051",
+        "127.evil.invalid:1",
+        "127.0.0.1.evil.invalid:1",
+        "localhost.evil.invalid:1",
+        "localhostile.invalid:1",
+        "128.0.0.1:1",
+        "[::2]:1",
+        "::1:1",  # the address ::1:1, not port 1 of ::1
+        "dns:///evil.invalid:1",
+        "dns://192.0.2.1/localhost:1",  # as that server resolves it
+        "ipv4:127.0.0.1:1,192.0.2.1:1",
+        "localhost:1@evil.invalid:1",
+    ],
+)
+def test_api_key_is_not_sent_in_the_clear_over_a_network(address):
     with pytest.raises(ValueError, match="in the clear"):
-        PolicyClient("robots.example:50051", api_key="k")
+        PolicyClient(address, api_key="k")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:1", "127.0.0.1:1", "127.8.9.10", "[::1]:1", "unix:/run/s"],
+)
+def test_api_key_may_stay_on_this_machine_without_tls(address):
+    PolicyClient(address, api_key="k").close()
 
 
 def test_threads_get_their_own_answers(client, server):
