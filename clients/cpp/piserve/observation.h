@@ -40,6 +40,9 @@ struct ObservationIn {
   std::string request_id;    // empty: streams number their requests
   std::string robot_id;
   std::string episode_id;
+  // Must rise within a robot, restarts included, for `supersede_older`: else a
+  // restarted robot's observations are those that are superseded. The wall
+  // clock's nanoseconds will do; the client does not number by itself.
   std::uint64_t sequence = 0;
   v1::RequestClass request_class = v1::REQUEST_CLASS_CONTROL;
   bool supersede_older = false;

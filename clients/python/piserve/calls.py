@@ -152,7 +152,8 @@ class PolicyCalls:
         self._model_digest = model_digest
         self._preprocessing_checksum = preprocessing_checksum
         self._robot = robot
-        self._sequence = itertools.count(1)
+        # Above what a client of this robot before this one has sent.
+        self._sequence = itertools.count(time.time_ns())
         self._lock = threading.Lock()  # guards _info
         self._info: Optional[policy_pb2.PolicyInfo] = None
         self._connect()

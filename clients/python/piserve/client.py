@@ -36,7 +36,9 @@ class PolicyClient(PolicyCalls):
     tls         `grpc.ssl_channel_credentials(...)`; None: plain text.
     robot_id    names the robot for fairness and `supersede_older`; <= 64 bytes.
     supersede_older  a newer observation of this robot_id replaces one that
-                still waits, which then raises StaleObservation.
+                still waits, which then raises StaleObservation. Observations
+                are numbered from this machine's time on, in nanoseconds, so
+                that those of a restarted robot are newer than what it left.
     max_age     seconds an observation may be old when its computation starts,
                 else StaleObservation; None: no limit.
     model_digest  refuses to be answered by other weights (PolicyMismatch).

@@ -200,6 +200,18 @@ def test_context_travels(server):
     assert server.metadata[0]["authorization"] == "Api-Key k"
 
 
+def test_a_restarted_robots_observations_are_newer_than_those_before(server):
+    with serve(server) as address:
+        for _ in range(2):
+            with PolicyClient(
+                address, robot_id="arm-1", supersede_older=True
+            ) as client:
+                for _ in range(2):
+                    client.infer(observation())
+    numbers = [request.sequence for request in server.requests]
+    assert numbers == sorted(set(numbers))
+
+
 @pytest.mark.parametrize(
     "address",
     [
