@@ -36,6 +36,7 @@ from google.protobuf.message import Message
 
 from piserve._proto import policy_pb2, rpc_pb2
 from piserve.errors import (
+    CLOSED,
     DeadlineExceeded,
     InvalidObservation,
     PolicyError,
@@ -244,6 +245,8 @@ class PolicyCalls:
                     return
                 last = "not serving yet"
             except PolicyError as error:
+                if error.reason == CLOSED:
+                    raise
                 last = str(error)
             yield Pause(max(0.0, min(_HEALTH_PAUSE_S, budget.remaining())))
         raise PolicyUnavailable(

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from piserve._proto import rpc_pb2
 
 _DOMAIN = "piserve"
+CLOSED = "CLOSED"  # reason: the client was closed
 
 
 class PolicyError(RuntimeError):
@@ -131,7 +132,7 @@ def closed(*, waiting: bool) -> PolicyFailure:
     """What becomes of a call that its client's `close` cuts short, or that
     comes after it."""
     when = "was closed before an answer came" if waiting else "is closed"
-    return PolicyFailure(f"the client {when}", reason="CLOSED")
+    return PolicyFailure(f"the client {when}", reason=CLOSED)
 
 
 def from_rpc(error: grpc.RpcError) -> PolicyError:

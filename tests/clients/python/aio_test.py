@@ -215,7 +215,11 @@ def test_closing_ends_what_is_awaited_as_an_error(server):
         while not held.arrived.is_set():
             await asyncio.sleep(0.01)
         await client.close()
-        for awaited in (task, client.infer(observation())):
+        for awaited in (
+            task,
+            client.infer(observation()),
+            client.wait_until_ready(timeout=1.0),
+        ):
             with pytest.raises(piserve.PolicyFailure) as caught:
                 await awaited
             assert caught.value.reason == "CLOSED"
@@ -223,6 +227,19 @@ def test_closing_ends_what_is_awaited_as_an_error(server):
 
     server.script = [held]
     with_client(server, work)
+
+
+def test_closing_ends_a_wait_for_the_server(server):
+    async def work(client):
+        task = asyncio.ensure_future(client.wait_until_ready(timeout=20.0))
+        await asyncio.sleep(0.3)
+        await client.close()
+        await asyncio.wait_for(task, 10)
+
+    server.ready = False
+    with pytest.raises(piserve.PolicyFailure) as caught:
+        with_client(server, work)
+    assert caught.value.reason == "CLOSED"
 
 
 def test_reconnects_after_the_server_was_away(server):

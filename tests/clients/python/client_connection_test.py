@@ -51,7 +51,11 @@ def test_reconnects_after_the_server_was_away(server):
 def test_a_closed_client_says_so(client):
     client.infer(observation())
     client.close()
-    for call in (lambda: client.infer(observation()), client.policy_info):
+    for call in (
+        lambda: client.infer(observation()),
+        client.policy_info,
+        lambda: client.wait_until_ready(timeout=1.0),
+    ):
         with pytest.raises(piserve.PolicyFailure) as caught:
             call()
         assert caught.value.reason == "CLOSED"
@@ -74,6 +78,19 @@ def test_closing_ends_what_is_awaited_as_an_error(server):
         closing.join()
         held.release.set()
     assert caught.value.reason == "CLOSED"
+
+
+def test_closing_ends_a_wait_for_the_server(server):
+    server.ready = False
+    with serve(server) as address, PolicyClient(address) as client:
+        closing = threading.Timer(0.3, client.close)
+        closing.start()
+        start = time.monotonic()
+        with pytest.raises(piserve.PolicyFailure) as caught:
+            client.wait_until_ready(timeout=20.0)
+        closing.join()
+    assert caught.value.reason == "CLOSED"
+    assert time.monotonic() - start < 10
 
 
 def test_a_network_that_is_slow_to_connect_is_waited_for(server):
