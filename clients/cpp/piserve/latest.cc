@@ -64,7 +64,7 @@ absl::Status LatestOnly::Observe(ObservationIn observation) {
 absl::StatusOr<std::optional<LatestChunk>> LatestOnly::Newest(
     absl::Duration timeout) {
   const auto has_news = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return chunk_.has_value() || !error_.ok();
+    return HasFreshChunk() || !error_.ok();
   };
   absl::MutexLock lock(&mutex_);
   mutex_.AwaitWithTimeout(absl::Condition(&has_news), timeout);
@@ -73,11 +73,18 @@ absl::StatusOr<std::optional<LatestChunk>> LatestOnly::Newest(
   return std::exchange(error_, absl::OkStatus());
 }
 
+absl::Duration LatestOnly::AgeOf(const Filed& filed) const {
+  return absl::FromChrono(options_.clock->Now() - filed.captured_at);
+}
+
+bool LatestOnly::HasFreshChunk() const {
+  return chunk_.has_value() && AgeOf(*chunk_) <= options_.max_age;
+}
+
 std::optional<LatestChunk> LatestOnly::TakeChunk() {
   if (!chunk_.has_value()) return std::nullopt;
   const std::optional<Filed> filed = std::exchange(chunk_, std::nullopt);
-  const absl::Duration age =
-      absl::FromChrono(options_.clock->Now() - filed->captured_at);
+  const absl::Duration age = AgeOf(*filed);
   if (age > options_.max_age) return std::nullopt;
   handed_ = filed->number;
   return LatestChunk{

@@ -91,6 +91,8 @@ class LatestOnly {
   void File(const Numbered& asked, absl::StatusOr<ActionChunk> answer);
   void PauseAfter(const absl::Status& status);
   std::optional<LatestChunk> TakeChunk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasFreshChunk() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration AgeOf(const Filed& filed) const;
 
   const InferFn infer_;
   const Options options_;

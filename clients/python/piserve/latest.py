@@ -179,8 +179,13 @@ class LatestOnly:
 
     def _has_news(self) -> bool:
         return (
-            self._closed or self._chunk is not None or self._error is not None
+            self._closed or self._has_fresh_chunk() or self._error is not None
         )
+
+    def _has_fresh_chunk(self) -> bool:
+        if self._chunk is None:
+            return False
+        return self._clock() - self._chunk[0].captured_at <= self._max_age
 
     def _take_chunk(self) -> Optional[LatestChunk]:
         if self._chunk is None:

@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "clients/cpp/piserve/client.h"
 #include "clients/cpp/piserve/status.h"
 #include "tests/clients/cpp/fake_service.h"
@@ -214,6 +216,20 @@ TEST_F(Latest, AChunkOlderThanTheLimitIsNeverHandedOut) {
   clock_.Advance(absl::Nanoseconds(1));
   EXPECT_EQ(Name(*latest), "");
   call->Succeed();
+}
+
+TEST_F(Latest, AnExpiredChunkDoesNotEndTheWaitForANewerOne) {
+  constexpr absl::Duration kWait = absl::Milliseconds(100);
+  const auto latest = Make();
+  SendAndAnswer(*latest, "a");
+  const auto busy = Send(*latest, "b");  // a's answer was filed
+  clock_.Advance(kMaxAge + absl::Nanoseconds(1));
+  const absl::Time start = absl::Now();
+  EXPECT_EQ(Name(*latest, kWait), "");
+  EXPECT_GE(absl::Now() - start, kWait);
+  busy->Succeed();  // too late as well
+  SendAndAnswer(*latest, "c");
+  EXPECT_EQ(Name(*latest, kSoon), "c");
 }
 
 TEST_F(Latest, NothingOfBeforeAResetIsHandedOut) {

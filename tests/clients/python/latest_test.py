@@ -3,6 +3,7 @@
 
 import queue
 import threading
+import time
 
 import piserve
 import pytest
@@ -214,6 +215,21 @@ def test_a_chunk_older_than_the_limit_is_never_handed_out(
     assert (latest.newest() is not None) == handed
     assert latest.newest() is None
     call.fail(RuntimeError())
+
+
+def test_an_expired_chunk_does_not_end_the_wait_for_a_newer_one(
+    latest, puppet, clock
+):
+    sent_and_answered(latest, puppet, "a")
+    latest.observe("b")
+    busy = puppet.next_call()  # a's answer was filed
+    clock.now += 0.501
+    start = time.monotonic()
+    assert latest.newest(0.1) is None
+    assert time.monotonic() - start >= 0.1
+    busy.answer()  # too late as well
+    sent_and_answered(latest, puppet, "c")
+    assert actions(latest) == "c"
 
 
 def test_nothing_of_before_a_reset_is_handed_out(latest, puppet):
