@@ -139,14 +139,17 @@ void LatestOnly::File(const Numbered& asked,
   if (asked.number <= handed_) return;
   if (!answer.ok()) {
     // Of an older one nothing is told: what becomes of the newer one will be.
-    if (asked.number == sent_) error_ = answer.status();
+    if (asked.number == sent_) {
+      error_ = answer.status();
+      error_number_ = asked.number;
+    }
     return;
   }
   if (chunk_.has_value() && chunk_->number > asked.number) return;
   chunk_ = {.number = asked.number,
             .captured_at = *asked.observation.captured_at,
             .chunk = *std::move(answer)};
-  error_ = absl::OkStatus();
+  if (error_number_ <= asked.number) error_ = absl::OkStatus();
 }
 
 void LatestOnly::PauseAfter(const absl::Status& status) {

@@ -105,6 +105,7 @@ class LatestOnly {
   std::optional<Clock::TimePoint> newest_capture_ ABSL_GUARDED_BY(mutex_);
   std::optional<Filed> chunk_ ABSL_GUARDED_BY(mutex_);
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  std::uint64_t error_number_ ABSL_GUARDED_BY(mutex_) = 0;  // its observation's
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

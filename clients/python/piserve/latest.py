@@ -99,7 +99,7 @@ class LatestOnly:
         self._sent = 0  # numbers of observations
         self._handed = 0
         self._chunk: Optional[Tuple[_Observation, Dict[str, Any]]] = None
-        self._error: Optional[Exception] = None
+        self._error: Optional[Tuple[_Observation, Exception]] = None
         self._closed = False
         self._threads: List[threading.Thread] = [
             threading.Thread(
@@ -151,7 +151,7 @@ class LatestOnly:
                 return chunk
             error, self._error = self._error, None
             if error is not None:
-                raise error
+                raise error[1]
             return None
 
     def reset(self) -> None:
@@ -245,7 +245,8 @@ class LatestOnly:
             if self._closed or observation.number <= newest:
                 return
             self._chunk = (observation, reply)
-            self._error = None
+            if self._error and self._error[0].number <= observation.number:
+                self._error = None
             self._changed.notify_all()
 
     def _file_error(self, observation: _Observation, error: Exception) -> None:
@@ -254,7 +255,7 @@ class LatestOnly:
                 return
             if observation.number < self._sent:
                 return  # what became of the newer one will be told
-            self._error = error
+            self._error = (observation, error)
             self._changed.notify_all()
 
     def _pause_after(self, error: Exception) -> None:

@@ -263,6 +263,29 @@ TEST_F(Latest, AChunkGoesBeforeTheErrorOfANewerRequest) {
   call->Succeed();
 }
 
+TEST_F(Latest, AnOlderChunkDoesNotTakeANewerErrorAway) {
+  const auto latest = Make(/*in_flight=*/2);
+  const auto slow = Send(*latest, "a");
+  Send(*latest, "b")->Fail(absl::InternalError("broken"));
+  const auto one = Send(*latest, "c");  // b's error was filed
+  slow->Succeed();
+  const auto other = Send(*latest, "d");  // a's answer was
+  EXPECT_EQ(Name(*latest), "a");
+  EXPECT_TRUE(absl::IsInternal(latest->Newest().status()));
+  one->Succeed();
+  other->Succeed();
+}
+
+TEST_F(Latest, ANewerChunkTakesAnOlderErrorAway) {
+  const auto latest = Make();
+  Send(*latest, "a")->Fail(absl::InternalError("broken"));
+  SendAndAnswer(*latest, "b");
+  const auto call = Send(*latest, "c");  // b's answer was filed
+  EXPECT_EQ(Name(*latest), "b");
+  EXPECT_EQ(Name(*latest), "");
+  call->Succeed();
+}
+
 TEST_F(Latest, AnErrorIsNoNewsWhileANewerRequestIsUnderWay) {
   const auto latest = Make(/*in_flight=*/2);
   const auto superseded = Send(*latest, "a");

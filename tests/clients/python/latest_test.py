@@ -271,6 +271,24 @@ def test_a_chunk_goes_before_the_error_of_a_newer_request(latest, puppet):
     call.answer()
 
 
+def test_an_older_chunk_does_not_take_a_newer_error_away(two_at_a_time, puppet):
+    latest = two_at_a_time
+    latest.observe("a")
+    slow = puppet.next_call()
+    latest.observe("b")
+    puppet.next_call().fail(piserve.PolicyFailure("broken"))
+    latest.observe("c")
+    idle = puppet.next_call()  # b's error was filed
+    slow.answer()
+    latest.observe("d")
+    other = puppet.next_call()  # a's answer was
+    assert actions(latest) == "a"
+    with pytest.raises(piserve.PolicyFailure):
+        latest.newest()
+    idle.answer()
+    other.answer()
+
+
 def test_a_newer_chunk_takes_an_older_error_away(latest, puppet):
     latest.observe("a")
     puppet.next_call().fail(piserve.PolicyFailure("broken"))
