@@ -28,6 +28,17 @@ void SetDetail(const google::protobuf::Message& detail, absl::Status* status) {
   status->SetPayload(TypeUrl(detail), absl::Cord(detail.SerializeAsString()));
 }
 
+// An error that says nothing is gRPC's own mostly, not our server's.
+std::string MessageOf(absl::StatusCode code, const std::string& message) {
+  if (!message.empty()) return message;
+  if (code == absl::StatusCode::kUnimplemented) {
+    return "the server has no such service: is this the public port of a "
+           "piserve server (piserve.v1.PolicyService)?";
+  }
+  return absl::StrCat("got ", absl::StatusCodeToString(code),
+                      " and no message");
+}
+
 void SetPayloads(
     const google::protobuf::RepeatedPtrField<google::protobuf::Any>& details,
     absl::Status* status) {
@@ -79,8 +90,8 @@ absl::Status InvalidObservation(absl::string_view field,
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  absl::Status result(static_cast<absl::StatusCode>(status.error_code()),
-                      status.error_message());
+  const auto code = static_cast<absl::StatusCode>(status.error_code());
+  absl::Status result(code, MessageOf(code, status.error_message()));
   google::rpc::Status details;
   if (details.ParseFromString(status.error_details())) {
     SetPayloads(details.details(), &result);
@@ -90,9 +101,9 @@ absl::Status FromGrpc(const grpc::Status& status) {
 
 absl::Status FromWire(const v1::Error& error) {
   const bool known = error.code() > 0 && error.code() <= 16;
-  absl::Status result(known ? static_cast<absl::StatusCode>(error.code())
-                            : absl::StatusCode::kUnknown,
-                      error.message());
+  const auto code = known ? static_cast<absl::StatusCode>(error.code())
+                          : absl::StatusCode::kUnknown;
+  absl::Status result(code, MessageOf(code, error.message()));
   SetPayloads(error.details(), &result);
   return result;
 }

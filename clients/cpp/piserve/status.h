@@ -46,7 +46,8 @@ absl::Status WithReason(absl::Status status, absl::string_view reason);
 absl::Status InvalidObservation(absl::string_view field,
                                 absl::string_view message);
 
-// From the wire, details included: unary calls and messages of a stream.
+// From the wire, details included: unary calls and messages of a stream. Where
+// the server said nothing the message tells what its code means.
 absl::Status FromGrpc(const grpc::Status& status);
 absl::Status FromWire(const v1::Error& error);
 

@@ -27,7 +27,7 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import PolicyError, closed, from_rpc
+from piserve.errors import PolicyError, closed
 
 _T = TypeVar("_T")
 
@@ -144,7 +144,7 @@ class AsyncPolicyClient(PolicyCalls):
                 step.request, timeout=step.timeout, metadata=self._metadata
             )
         except grpc.RpcError as error:
-            raise from_rpc(error) from error
+            raise self._error_of(error, step) from error
         except asyncio.CancelledError:
             # gRPC's word for a channel that was closed, too.
             if not self._closed or _is_cancelled():

@@ -43,6 +43,7 @@ from piserve.errors import (
     PolicyMismatch,
     PolicyNotFound,
     PolicyUnavailable,
+    from_rpc,
     is_retriable,
 )
 from piserve.observations import array_of, observation_request
@@ -98,6 +99,10 @@ class Send(NamedTuple):
     method: Method
     request: Message
     timeout: float  # seconds, above 0
+
+    @property
+    def service(self) -> str:
+        return self.method.path.split("/")[1]
 
 
 class Pause(NamedTuple):
@@ -158,6 +163,9 @@ class PolicyCalls:
         self._lock = threading.Lock()  # guards _info
         self._info: Optional[policy_pb2.PolicyInfo] = None
         self._connect()
+
+    def _error_of(self, error: grpc.RpcError, step: Send) -> PolicyError:
+        return from_rpc(error, f"{step.service} at {self._address}")
 
     def _connect(self) -> None:
         """Prepares the channel; connects at the first call."""

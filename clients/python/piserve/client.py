@@ -20,7 +20,7 @@ from piserve.calls import (
     Steps,
     serialized,
 )
-from piserve.errors import PolicyError, closed, from_rpc
+from piserve.errors import PolicyError, closed
 
 _T = TypeVar("_T")
 
@@ -175,7 +175,7 @@ class PolicyClient(PolicyCalls):
         except grpc.RpcError as error:
             if self._closed and error.code() == grpc.StatusCode.CANCELLED:
                 raise closed(waiting=True) from None
-            raise from_rpc(error) from error
+            raise self._error_of(error, step) from error
         except ValueError:
             # gRPC's word for a channel that was closed.
             if not self._closed:

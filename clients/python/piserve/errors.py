@@ -135,15 +135,22 @@ def closed(*, waiting: bool) -> PolicyFailure:
     return PolicyFailure(f"the client {when}", reason=CLOSED)
 
 
-def from_rpc(error: grpc.RpcError) -> PolicyError:
-    """The typed error for what a gRPC call ended with."""
+def from_rpc(error: grpc.RpcError, called: str) -> PolicyError:
+    """The typed error for what a gRPC call ended with.
+
+    called  whom the call was for: "service at address".
+    """
     code, message = _code_and_message(error)
     details = _Details(error)
+    if code == grpc.StatusCode.UNIMPLEMENTED and not details.reason:
+        message = _no_such_service(called, message)
     kind = _TYPES.get(code, PolicyFailure)
     if kind is QueueFull and not details.reason:
         kind = MessageTooLarge  # gRPC's own refusal, before the server saw it
     return kind(
-        details.description or message,
+        details.description
+        or message
+        or f"got {code.name} and no message from {called}",
         reason=details.reason,
         field=details.field,
         retry_after=details.retry_after,
@@ -159,6 +166,14 @@ def is_retriable(error: PolicyError) -> bool:
     if error.code == grpc.StatusCode.UNAVAILABLE:
         return True
     return isinstance(error, QueueFull) and error.retry_after is not None
+
+
+def _no_such_service(called: str, message: str) -> str:
+    said = f" ({message})" if message else ""
+    return (
+        f"there is no {called}: is this the public port of a piserve server?"
+        f"{said}"
+    )
 
 
 def _code_and_message(error: grpc.RpcError) -> Tuple[grpc.StatusCode, str]:

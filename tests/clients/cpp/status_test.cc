@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/piserve/status.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "google/rpc/error_details.pb.h"
@@ -51,6 +52,22 @@ TEST(Status, AnErrorNeverReadsAsSuccess) {
     error.set_code(code);
     EXPECT_TRUE(absl::IsUnknown(FromWire(error))) << code;
   }
+}
+
+TEST(Status, AnErrorNeverSaysNothing) {
+  v1::Error error;
+  error.set_code(13);
+  EXPECT_EQ(FromWire(error).message(), "got INTERNAL and no message");
+  EXPECT_EQ(FromGrpc(grpc::Status(grpc::StatusCode::INTERNAL, "")).message(),
+            "got INTERNAL and no message");
+}
+
+TEST(Status, AMissingServiceReadsAsAWrongPort) {
+  const absl::Status status =
+      FromGrpc(grpc::Status(grpc::StatusCode::UNIMPLEMENTED, ""));
+  EXPECT_TRUE(absl::IsUnimplemented(status));
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::HasSubstr("public port"));
 }
 
 TEST(Status, NothingIsReadFromAStatusWithoutDetails) {

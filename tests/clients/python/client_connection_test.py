@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How PolicyClient connects: servers that are away, slow, or several."""
 
+import concurrent.futures
 import contextlib
 import socket
 import threading
 import time
 
+import grpc
 import piserve
 import pytest
 from fake_server import FakeServer, Held, libero_info, observation
@@ -127,6 +129,32 @@ def test_wait_until_ready_gives_up_in_time(server):
         client.wait_until_ready(timeout=0.5)
     assert caught.value.reason == "NOT_READY"
     assert time.monotonic() - start < 3
+
+
+def test_a_port_without_the_service_is_said_to_be_one():
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with (
+        PolicyClient(address) as client,
+        pytest.raises(piserve.PolicyFailure) as caught,
+    ):
+        client.infer(observation())
+    server.stop(None).wait()
+    want = f"there is no piserve.v1.PolicyService at {address}: is this the "
+    assert str(caught.value).startswith(want + "public port")
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL]
+)
+def test_an_error_never_says_nothing(client, server, code):
+    server.script = [lambda self, request, context: context.abort(code, "")]
+    with pytest.raises(piserve.PolicyFailure, match="PolicyService at 127") as (
+        caught
+    ):
+        client.infer(observation())
+    assert caught.value.code == code
 
 
 def test_several_policies_need_a_name():
