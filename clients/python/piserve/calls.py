@@ -56,6 +56,8 @@ _SERVICE = "piserve.v1.PolicyService"
 _RETRY_PAUSE_S = 0.2  # where the server names none: longer than a reconnect's
 _HEALTH_PAUSE_S = 0.2
 _SERVING = 1
+_MAX_DURATION_S = 1e6  # eleven days; gRPC takes no time without end
+_MAX_AGE_S = 1e12  # microseconds of it fit in the message
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]+)?")
 # What another policy in the known one's place may answer, or make of a call.
 _MAYBE_ANOTHER_POLICY = (
@@ -136,8 +138,9 @@ class PolicyCalls:
         preprocessing_checksum: str = "",
         robot: Optional[RobotProfile] = None,
     ) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout: got {timeout} s, want more than 0")
+        check_duration("timeout", timeout)
+        if max_age is not None:
+            check_duration("max_age", max_age)
         if supersede_older and not robot_id:
             raise ValueError("supersede_older needs a robot_id")
         if api_key is not None and tls is None and not _is_local(address):
@@ -185,6 +188,10 @@ class PolicyCalls:
     ) -> Steps[Dict[str, Any]]:
         if attempts < 1:
             raise ValueError(f"attempts: got {attempts}, want at least 1")
+        if not 0 <= age < _MAX_AGE_S:
+            raise ValueError(
+                f"age: got {age} s, want at least 0, below {_MAX_AGE_S:.0e}"
+            )
         budget = _Budget(self._timeout if timeout is None else timeout)
         try:
             return (
@@ -317,12 +324,20 @@ class PolicyCalls:
             request.max_age_us = max(1, int(self._max_age * 1e6))
 
 
+def check_duration(name: str, seconds: float) -> None:
+    """ValueError unless a call may take that long."""
+    if not 0 < seconds <= _MAX_DURATION_S:
+        raise ValueError(
+            f"{name}: got {seconds} s, want a finite time above 0, "
+            f"at most {_MAX_DURATION_S:.0f} s"
+        )
+
+
 class _Budget:
     """How much of a call's time is left, by the monotonic clock."""
 
     def __init__(self, total: float) -> None:
-        if total <= 0:
-            raise ValueError(f"timeout: got {total} s, want more than 0")
+        check_duration("timeout", total)
         self.total = total
         self._start = time.monotonic()
 

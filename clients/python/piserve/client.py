@@ -53,7 +53,9 @@ class PolicyClient(PolicyCalls):
 
     Connects at the first call, and again after a loss, with backoff. Every
     method raises PolicyError's subclasses (piserve.errors) and nothing else for
-    what the server or the network did.
+    what the server or the network did, and ValueError for a time that is none:
+    `timeout` and `max_age` are above 0 and at most a million seconds, `age` is
+    finite and not below 0.
     """
 
     def infer(

@@ -26,7 +26,7 @@ from typing import (
     Tuple,
 )
 
-from piserve.calls import pause_before_retry
+from piserve.calls import check_duration, pause_before_retry
 from piserve.errors import PolicyError, StaleObservation
 
 
@@ -84,10 +84,7 @@ class LatestOnly:
         in_flight: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not 0 < max_age < float("inf"):
-            raise ValueError(
-                f"max_age: got {max_age} s, want a finite time above 0"
-            )
+        check_duration("max_age", max_age)
         if in_flight < 1:
             raise ValueError(f"in_flight: got {in_flight}, want at least 1")
         self._policy = policy

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PolicyClient against a server whose answers the test decides."""
 
+import math
 import threading
 import time
 
@@ -350,12 +351,32 @@ def test_an_answer_after_the_timeout_is_thrown_away(
     assert caught.value.reason == "REPLY_TOO_LATE"
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0])
+@pytest.mark.parametrize("timeout", [0, -1.0, math.inf, math.nan, 1e12])
 def test_a_timeout_that_is_no_time_is_refused(client, timeout):
-    with pytest.raises(ValueError, match="timeout"):
+    want = "timeout: got .* want a finite time above 0"
+    with pytest.raises(ValueError, match=want):
         client.infer(observation(), timeout=timeout)
-    with pytest.raises(ValueError, match="timeout"):
+    with pytest.raises(ValueError, match=want):
+        client.wait_until_ready(timeout)
+    with pytest.raises(ValueError, match=want):
         PolicyClient(timeout=timeout)
+
+
+def test_the_longest_timeout_is_one_to_grpc(client):
+    client.infer(observation(), timeout=1e6)
+
+
+@pytest.mark.parametrize("max_age", [0, -1.0, math.inf, math.nan, 1e15])
+def test_a_max_age_that_is_no_time_is_refused(max_age):
+    with pytest.raises(ValueError, match="max_age: got"):
+        PolicyClient(max_age=max_age)
+
+
+@pytest.mark.parametrize("age", [-0.001, math.inf, -math.inf, math.nan, 1e15])
+def test_an_age_that_is_no_time_is_refused(client, server, age):
+    with pytest.raises(ValueError, match="age: got"):
+        client.infer(observation(), age=age)
+    assert server.info_calls == 0
 
 
 # -------------------------------------------------------------------- retries

@@ -357,6 +357,7 @@ def test_a_closed_one_takes_and_gives_nothing(puppet, clock):
         {"max_age": 0},
         {"max_age": float("inf")},
         {"max_age": float("nan")},
+        {"max_age": 1e12},
         {"max_age": 1, "in_flight": 0},
     ],
 )
