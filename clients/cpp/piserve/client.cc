@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -84,6 +85,11 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
         absl::StrCat("api_key: got one for ", options.address,
                      " without TLS, want TLS: it would cross the network in "
                      "the clear"));
+  }
+  if (!std::all_of(options.api_key.begin(), options.api_key.end(),
+                   absl::ascii_isprint)) {
+    return absl::InvalidArgumentError(
+        "api_key: got characters that are not printable ASCII");
   }
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);

@@ -152,9 +152,7 @@ class PolicyCalls:
         self._tls = tls
         self._policy = policy
         self._timeout = timeout
-        self._metadata: Tuple[Tuple[str, str], ...] = (
-            (("authorization", f"Api-Key {api_key}"),) if api_key else ()
-        )
+        self._metadata = _credential(api_key or "")
         self._robot_id = robot_id
         self._supersede_older = supersede_older
         self._max_age = max_age
@@ -388,12 +386,14 @@ def _only_policy(
     if len(policies) == 1:
         return policies[0]
     names: List[str] = sorted(info.name for info in policies)
-    raise PolicyMismatch(
-        f"the server hosts {names}: name one of them as policy"
-        if not name
-        else f"asked for policy {name!r}, got {names}",
-        reason="POLICY_UNCLEAR",
-    )
+    if not names:
+        which = f"policy {name!r}" if name else "policy"
+        message = f"no {which} here that this credential may use"
+    elif not name:
+        message = f"the server hosts {names}: name one of them as policy"
+    else:
+        message = f"asked for policy {name!r}, got {names}"
+    raise PolicyMismatch(message, reason="POLICY_UNCLEAR")
 
 
 def _set_num_steps(
@@ -445,6 +445,13 @@ def _set_noise(
     request.noise.dtype = policy_pb2.DATA_TYPE_FLOAT32
     request.noise.shape.extend(want)
     request.noise.data = noise.astype("<f4").tobytes()
+
+
+def _credential(api_key: str) -> Tuple[Tuple[str, str], ...]:
+    key = api_key.strip()  # a file's last line ends in a newline
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key: got characters that are not printable ASCII")
+    return (("authorization", f"Api-Key {key}"),) if key else ()
 
 
 def serialized(message: Message) -> bytes:

@@ -31,8 +31,9 @@ class PolicyClient(PolicyCalls):
     address     "host:port" (or any gRPC target) of the public port.
     policy      name of the policy; empty for a server with only one.
     timeout     seconds a call may take in all, its retry included.
-    api_key     sent as "authorization: Api-Key <key>". Needs `tls`, unless the
-                address is localhost, a loopback IP address or a unix socket.
+    api_key     sent as "authorization: Api-Key <key>"; whitespace around it is
+                not. Needs `tls`, unless the address is localhost, a loopback IP
+                address or a unix socket.
     tls         `grpc.ssl_channel_credentials(...)`; None: plain text.
     robot_id    names the robot for fairness and `supersede_older`; <= 64 bytes.
     supersede_older  a newer observation of this robot_id replaces one that

@@ -323,6 +323,16 @@ TEST(ClientOptions, AKeyDoesNotCrossTheNetworkInTheClear) {
   }
 }
 
+TEST(ClientOptions, AKeyThatNoHeaderTakesIsRefusedUntold) {
+  for (const char* key : {"k-1\n", "k\x7f", "\xc3\xbc"}) {
+    const auto client = PolicyClient::Connect(
+        {.address = "127.0.0.1:1", .api_key = key, .tls = {}});
+    EXPECT_TRUE(absl::IsInvalidArgument(client.status()));
+    EXPECT_THAT(std::string(client.status().message()),
+                ::testing::Not(::testing::HasSubstr(key)));
+  }
+}
+
 TEST(ClientOptions, AKeyMayStayOnThisMachineWithoutTls) {
   for (const char* address : {"localhost:1", "127.0.0.1:1", "127.8.9.10",
                               "[::1]:1", "unix:/run/piserve"}) {

@@ -157,6 +157,22 @@ def test_an_error_never_says_nothing(client, server, code):
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("policy", "want"),
+    [
+        ("", "no policy here that this credential may use"),
+        ("a", "no policy 'a' here that this credential may use"),
+    ],
+)
+def test_a_credential_that_may_use_no_policy_is_told_so(policy, want):
+    with (
+        serve(FakeServer([])) as address,
+        PolicyClient(address, policy=policy) as client,
+        pytest.raises(piserve.PolicyMismatch, match=want),
+    ):
+        client.infer(observation())
+
+
 def test_several_policies_need_a_name():
     server = FakeServer([libero_info("a"), libero_info("b")])
     with serve(server) as address:

@@ -243,6 +243,22 @@ def test_api_key_may_stay_on_this_machine_without_tls(address):
     PolicyClient(address, api_key="k").close()
 
 
+def test_whitespace_around_an_api_key_is_not_sent(server):
+    with (
+        serve(server) as address,
+        PolicyClient(address, api_key=" k-1\n") as client,
+    ):
+        client.infer(observation())
+    assert server.metadata[0]["authorization"] == "Api-Key k-1"
+
+
+@pytest.mark.parametrize("key", ["k\n1", "k\x7f", "schl\u00fcssel", "k\u200b"])
+def test_an_api_key_that_no_header_takes_is_refused_untold(key):
+    with pytest.raises(ValueError, match="printable ASCII") as caught:
+        PolicyClient(api_key=key)
+    assert key not in str(caught.value)
+
+
 def test_threads_get_their_own_answers(client, server):
     def echo(self, request, context):
         result = self.result_for(request)
