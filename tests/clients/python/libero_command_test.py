@@ -107,4 +107,4 @@ def test_defaults_are_openpis():
 def test_without_libero_the_command_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "libero", None)
     assert main(["--out", "x"]) == 1
-    assert "pip install 'piserve[libero]'" in capsys.readouterr().err
+    assert "pip install 'clients/python[libero]'" in capsys.readouterr().err

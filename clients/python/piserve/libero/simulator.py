@@ -182,7 +182,8 @@ def _benchmark(suite: str) -> Any:
             from libero.libero import benchmark
     except ImportError as error:
         raise SimulatorMissing(
-            "LIBERO is not installed (pip install 'piserve[libero]' in an "
+            "LIBERO is not installed (from a checkout: "
+            "pip install 'clients/python[libero]' in an "
             f"environment of its own): {error}"
         ) from error
     with _quiet():

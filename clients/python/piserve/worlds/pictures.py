@@ -64,6 +64,6 @@ def pillow(module: str) -> Any:
         return __import__(f"PIL.{module}", fromlist=[module])
     except ImportError as error:
         raise PictureError(
-            "pictures need Pillow, which is not installed: "
-            "pip install 'piserve[pictures]'"
+            "pictures need Pillow, which is not installed (from a checkout: "
+            "pip install 'clients/python[pictures]')"
         ) from error

@@ -218,7 +218,7 @@ def test_a_film_without_frames_is_refused():
 def test_without_pillow_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    install = r"pip install 'piserve\[pictures\]'"
+    install = r"pip install 'clients/python\[pictures\]'"
     with pytest.raises(PictureError, match=install):
         Film()
 
