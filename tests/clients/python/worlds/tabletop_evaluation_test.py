@@ -182,6 +182,40 @@ def test_options_that_make_no_sense_are_refused(options, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [
+        ("--seed", "-1", 0),
+        ("--image-size", "0", 8),
+        ("--image-size", "7", 8),
+        ("--episodes", "0", 1),
+        ("--robots", "0", 1),
+    ],
+)
+def test_a_number_that_is_too_small_is_refused(option, value, least, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([option, value])
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{option}: got {value}, want at least {least}" in last
+
+
+@pytest.mark.parametrize("option", ["--json", "--gif", "--png"])
+def test_a_file_that_cannot_be_written_is_told_before_the_run(
+    option, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("piserve.worlds.tabletop.__main__._watch_expert", None)
+    assert main([option, str(tmp_path / "no" / "file")]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("cannot write: ") and len(err.splitlines()) == 1
+
+
+def test_a_run_that_fails_leaves_no_file(tmp_path, capsys):
+    path = tmp_path / "result.json"
+    assert main(["--server", "127.0.0.1:1", "--json", str(path)]) == 1
+    assert not path.exists()
+
+
 def test_a_missing_server_is_one_line(capsys):
     options = ["--server", "127.0.0.1:1", "--episodes", "1"]
     assert main(options) == 1

@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from piserve import PolicyClient, PolicyError
 
@@ -19,7 +20,7 @@ from .evaluation import FAULTS, Evaluation, evaluate
 from .expert import Expert
 from .perturbations import NO_PERTURBATIONS
 from .pictures import Film
-from .world import IMAGE_SIZE, Tabletop
+from .world import IMAGE_SIZE, MIN_IMAGE_SIZE, Tabletop
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -28,6 +29,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
     0, or 1 if a file, a picture or the server failed.
     """
     args = _parse(arguments)
+    try:
+        for path in (args.gif, args.png, args.json):
+            _check_writable(path)
+    except OSError as error:
+        return _cannot_write(error)
     try:
         film = Film() if args.gif or args.png else None
         progress = Progress(args.episodes)
@@ -168,9 +174,24 @@ def _write(
                 file.write("\n")
             print(f"wrote {args.json}")
     except OSError as error:
-        print(f"cannot write: {error}", file=sys.stderr)
-        return 1
+        return _cannot_write(error)
     return 0
+
+
+def _check_writable(path: str) -> None:
+    """OSError if the file could not be written; leaves none behind."""
+    if not path:
+        return
+    new = not os.path.exists(path)
+    with open(path, "a"):
+        pass
+    if new:
+        os.remove(path)
+
+
+def _cannot_write(error: OSError) -> int:
+    print(f"cannot write: {error}", file=sys.stderr)
+    return 1
 
 
 def _record(
@@ -193,12 +214,17 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
         description="Runs the scripted expert, or a policy of a server, and "
         "prints its success rate.",
     )
-    parser.add_argument("--episodes", type=_positive, default=20, metavar="N")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first episode"
+        "--episodes", type=_at_least(1), default=20, metavar="N"
     )
     parser.add_argument(
-        "--image-size", type=int, default=IMAGE_SIZE, metavar="PIXELS"
+        "--seed", type=_at_least(0), default=0, help="of the first episode"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_at_least(MIN_IMAGE_SIZE),
+        default=IMAGE_SIZE,
+        metavar="PIXELS",
     )
     parser.add_argument(
         "--undisturbed", action="store_true", help="no noise, no nudges"
@@ -210,7 +236,7 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     served.add_argument("--server", default="", metavar="HOST:PORT")
     served.add_argument("--policy", default="", help="if it has several")
     served.add_argument(
-        "--robots", type=_positive, default=1, help="that ask at once"
+        "--robots", type=_at_least(1), default=1, help="that ask at once"
     )
     served.add_argument(
         "--fault", choices=sorted(FAULTS), default="", help="to lower success"
@@ -223,11 +249,16 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     return args
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, want at least 1")
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(
+                f"got {value}, want at least {least}"
+            )
+        return value
+
+    return integer
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from .state import BLOCK_HALF, COLOURS, Block, State, proprioception
 
 MAX_STEPS = 150
 IMAGE_SIZE = 224
+MIN_IMAGE_SIZE = 8
 
 _CLEAR_M = 0.01  # a finger this far from a block has let go of it
 _LAYOUT, _PROMPT, _DISTURBANCE = range(3)  # streams of an episode's seed
@@ -53,8 +54,10 @@ class Tabletop:
         perturbations: Optional[Perturbations] = None,
         max_steps: int = MAX_STEPS,
     ) -> None:
-        if image_size < 8:
-            raise ValueError(f"image_size: got {image_size}, want at least 8")
+        if image_size < MIN_IMAGE_SIZE:
+            raise ValueError(
+                f"image_size: got {image_size}, want at least {MIN_IMAGE_SIZE}"
+            )
         if max_steps < 1:
             raise ValueError(f"max_steps: got {max_steps}, want at least 1")
         self.image_size = image_size
