@@ -18,6 +18,10 @@
 #include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/address.h"
+
+constexpr int kNoPort = -1;
 
 ABSL_FLAG(std::string, public_address, "", "PolicyService: host:port");
 ABSL_FLAG(std::string, probe_address, "", "Health alone, plain: host:port");
@@ -25,7 +29,7 @@ ABSL_FLAG(std::string, admin_address, "", "Administration: loopback host:port");
 ABSL_FLAG(std::string, http_address, "", "Metrics and status: host:port");
 ABSL_FLAG(std::string, websocket_address, "",
           "openpi's websocket wire, off without: host:port");
-ABSL_FLAG(int, port, -1, "Port of the public address");
+ABSL_FLAG(int, port, kNoPort, "Port of the public address");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets a line \"name port\" for each listener");
 ABSL_FLAG(bool, allow_insecure, false,
@@ -44,6 +48,44 @@ void Override(const absl::Flag<std::string>& flag, std::string& to) {
   if (!value.empty()) to = value;
 }
 
+// What is wrong with a flag's value, under the name that its user knows.
+absl::Status BadFlag(absl::string_view name, absl::string_view message) {
+  return absl::InvalidArgumentError(absl::StrCat("--", name, ": ", message));
+}
+
+absl::Status OverrideAddress(const absl::Flag<std::string>& flag,
+                             std::string& to) {
+  const std::string value = absl::GetFlag(flag);
+  if (value.empty()) return absl::OkStatus();
+  const absl::StatusOr<HostPort> parsed = ParseAddress(value);
+  if (!parsed.ok()) {
+    return BadFlag(absl::GetFlagReflectionHandle(flag).Name(),
+                   parsed.status().message());
+  }
+  to = value;
+  return absl::OkStatus();
+}
+
+absl::Status OverridePort(std::string& address) {
+  const int port = absl::GetFlag(FLAGS_port);
+  if (port == kNoPort) return absl::OkStatus();
+  if (port < 0 || port > 65535) {
+    return BadFlag("port", absl::StrCat("got ", port, ", want 0 to 65535"));
+  }
+  address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+  return absl::OkStatus();
+}
+
+absl::Status OverrideAddresses(ListenerConfig& to) {
+  absl::Status status = OverrideAddress(FLAGS_public_address, to.grpc);
+  status.Update(OverrideAddress(FLAGS_probe_address, to.probe));
+  status.Update(OverrideAddress(FLAGS_admin_address, to.admin));
+  status.Update(OverrideAddress(FLAGS_http_address, to.http));
+  status.Update(OverrideAddress(FLAGS_websocket_address, to.websocket));
+  if (status.ok()) status.Update(OverridePort(to.grpc));
+  return status;
+}
+
 absl::Status OverrideLogLevel(LogLevel& level) {
   const std::string name = absl::GetFlag(FLAGS_log_level);
   if (name.empty()) return absl::OkStatus();
@@ -57,20 +99,13 @@ absl::Status OverrideLogLevel(LogLevel& level) {
     level = value;
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "log_level: got \"", name, "\", want debug, info, warn or error"));
+  return BadFlag(
+      "log_level",
+      absl::StrCat("got \"", name, "\", want debug, info, warn or error"));
 }
 
 absl::Status OverrideByFlags(Config& config) {
-  Override(FLAGS_public_address, config.listeners.grpc);
-  Override(FLAGS_probe_address, config.listeners.probe);
-  Override(FLAGS_admin_address, config.listeners.admin);
-  Override(FLAGS_http_address, config.listeners.http);
-  Override(FLAGS_websocket_address, config.listeners.websocket);
-  if (const int port = absl::GetFlag(FLAGS_port); port >= 0) {
-    std::string& address = config.listeners.grpc;
-    address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
-  }
+  if (absl::Status s = OverrideAddresses(config.listeners); !s.ok()) return s;
   Override(FLAGS_record, config.record.folder);
   if (absl::GetFlag(FLAGS_allow_insecure)) {
     config.insecure = Insecure::kAllowed;

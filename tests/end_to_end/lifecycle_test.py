@@ -32,6 +32,36 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
+# ---------------------------------------------------------------- wrong flags
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "want"),
+    [
+        ("port", "99999", "want 0 to 65535"),
+        ("port", "-2", "want 0 to 65535"),
+        ("public_address", "127.0.0.1:99999", "want host:port"),
+        ("probe_address", "here", "want host:port"),
+        ("admin_address", ":1", "want host:port"),
+        ("http_address", "127.0.0.1", "want host:port"),
+        ("websocket_address", "8000", "want host:port"),
+        ("log_level", "loud", "want debug, info"),
+    ],
+)
+def test_a_wrong_flag_is_refused_by_its_name(flag, value, want):
+    done = subprocess.run(
+        [binary("piserve_test_server"), f"--{flag}={value}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert f"--{flag}: got" in done.stderr
+    assert value in done.stderr and want in done.stderr
+
+
 # --------------------------------------------------------------------- bounds
 
 
