@@ -141,11 +141,14 @@ TEST_F(Stream, TheDeadlineAnswersForAServerThatDoesNot) {
 }
 
 TEST_F(Stream, ALateAnswerIsNotTakenForThatOfALaterRequestOfTheSameId) {
-  service_.on_stream = [](FakeService::Stream* stream) {
+  std::promise<void> third_was_refused;
+  const auto refused = third_was_refused.get_future();
+  service_.on_stream = [&](FakeService::Stream* stream) {
     v1::InferStreamRequest first;
     v1::InferStreamRequest second;
     stream->Read(&first);
     stream->Read(&second);
+    refused.wait();
     v1::InferStreamResponse late;  // of the first
     late.set_request_id(first.observation().request_id());
     late.mutable_error()->set_code(4);
@@ -162,6 +165,7 @@ TEST_F(Stream, ALateAnswerIsNotTakenForThatOfALaterRequestOfTheSameId) {
           .status()));
   auto second = Send(*stream, "robot");
   EXPECT_EQ(ErrorField(Send(*stream, "robot").get().status()), "request_id");
+  third_was_refused.set_value();
   const Answer answer = second.get();
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->request_id, "robot");
