@@ -30,7 +30,7 @@ def _install_python(checkout: Path, exit_code: int) -> None:
     python.chmod(0o755)
 
 
-def _set_up(checkout: Path) -> "subprocess.CompletedProcess[str]":
+def _set_up(checkout: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [checkout / "deploy/setup/setup.sh"],
         capture_output=True,
