@@ -12,8 +12,8 @@ namespace {
 // What needs a full device: both slots hold a wave that does not end.
 class QueueTest : public DispatcherTest {
  protected:
-  Dispatcher& MakeHanging(LimitsConfig limits = {}) {
-    FakePolicy::Options options = Echo();
+  Dispatcher& MakeHanging(LimitsConfig limits = {},
+                          FakePolicy::Options options = Echo()) {
     options.act = [this](const SlotRow& row, std::span<float> actions) {
       ++acted_;
       return EchoNoise(row, actions);
@@ -51,6 +51,60 @@ TEST_F(QueueTest, FullQueueSaysWhenToComeBack) {
   policy_->Release();
   EXPECT_TRUE(waiting.Wait().ok());
 }
+
+// What is wrong with a request of which one thing would be enough.
+struct Wrongs {
+  const char* name;
+  bool draining;
+  bool bad_state;
+  absl::Duration budget;  // what is left until the deadline
+  absl::StatusCode code;
+  const char* reason;
+};
+
+class OrderOfChecksTest : public QueueTest,
+                          public ::testing::WithParamInterface<Wrongs> {};
+
+constexpr absl::Duration kPast = -absl::Seconds(1);
+constexpr absl::Duration kTooShort = absl::Milliseconds(60);
+constexpr absl::Duration kAmple = absl::Seconds(5);
+
+// The queue is full each time.
+TEST_P(OrderOfChecksTest, TheFirstThingThatIsWrongIsTold) {
+  FakePolicy::Options slow = Echo();
+  slow.predicted = [](int) { return absl::Milliseconds(100); };
+  LimitsConfig limits;
+  limits.rows = 1;
+  Dispatcher& dispatcher = MakeHanging(limits, slow);
+  Call waiting(dispatcher, Request());
+  const Wrongs& wrongs = GetParam();
+  if (wrongs.draining) dispatcher.Drain(clock_.Now() + absl::Seconds(25));
+  InferenceRequest request = Request();
+  request.deadline = request.received + wrongs.budget;
+  if (wrongs.bad_state) request.observation.state.pop_back();
+  const absl::Status status =
+      Call(dispatcher, std::move(request)).Wait().status();
+  EXPECT_EQ(status.code(), wrongs.code) << status;
+  EXPECT_EQ(ReasonOf(status), wrongs.reason);
+  policy_->Release();
+  EXPECT_TRUE(waiting.Wait().ok());
+}
+
+constexpr Wrongs kWrongs[] = {
+    {"Draining", true, true, kPast, absl::StatusCode::kUnavailable, "DRAINING"},
+    {"Contents", false, true, kPast, absl::StatusCode::kInvalidArgument,
+     "STATE_LENGTH"},
+    {"Past", false, false, kPast, absl::StatusCode::kDeadlineExceeded,
+     "DEADLINE_PAST"},
+    {"OutOfReach", false, false, kTooShort, absl::StatusCode::kDeadlineExceeded,
+     "DEADLINE_UNREACHABLE"},
+    {"Bounds", false, false, kAmple, absl::StatusCode::kResourceExhausted,
+     "QUEUE_FULL"},
+};
+
+INSTANTIATE_TEST_SUITE_P(AtAFullQueue, OrderOfChecksTest,
+                         ::testing::ValuesIn(kWrongs),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_F(QueueTest, BytesAreBounded) {
   LimitsConfig limits;
