@@ -120,6 +120,20 @@ TEST_F(QueueTest, BytesAreBounded) {
   EXPECT_EQ(MetadataOf(status).at("bound"), "bytes");
 }
 
+// Three cameras of 224 x 224 pixels are 451'584 bytes, whatever a robot sent.
+TEST_F(QueueTest, BytesThatPreparationMakesAreBoundedAtAdmission) {
+  Add("libero", Echo());
+  const auto reason_under = [this](std::size_t bound) {
+    LimitsConfig limits;
+    limits.bytes = bound;
+    InferenceRequest small = Request();
+    small.bytes = 1'000;
+    return Call(Make(limits), std::move(small)).Reason();
+  };
+  EXPECT_EQ(reason_under(440'000), "QUEUE_FULL");
+  EXPECT_EQ(reason_under(480'000), "none");
+}
+
 TEST_F(QueueTest, OneClientCannotTakeTheWholeQueue) {
   LimitsConfig limits;
   limits.rows_per_client = 1;
@@ -136,6 +150,57 @@ TEST_F(QueueTest, OneClientCannotTakeTheWholeQueue) {
   EXPECT_TRUE(mine.Wait().ok());
   EXPECT_TRUE(others.Wait().ok());
 }
+
+struct Who {
+  const char* identity;
+  const char* robot;
+  const char* peer;
+};
+
+struct TwoRequests {
+  const char* name;
+  Who first;
+  Who second;
+  bool one_client;
+};
+
+class FairnessTest : public QueueTest,
+                     public ::testing::WithParamInterface<TwoRequests> {
+ protected:
+  InferenceRequest Of(const Who& who) {
+    InferenceRequest request = Request();
+    request.identity = who.identity;
+    request.robot_id = who.robot;
+    request.peer = who.peer;
+    return request;
+  }
+};
+
+TEST_P(FairnessTest, AClientIsAnIdentityElseARobotElseAnAddress) {
+  LimitsConfig limits;
+  limits.rows_per_client = 1;
+  Dispatcher& dispatcher = MakeHanging(limits);
+  Call first(dispatcher, Of(GetParam().first));
+  Call second(dispatcher, Of(GetParam().second));
+  policy_->Release();
+  EXPECT_TRUE(first.Wait().ok());
+  EXPECT_EQ(second.Reason(), GetParam().one_client ? "CLIENT_LIMIT" : "none");
+}
+
+constexpr TwoRequests kTwoRequests[] = {
+    {"OneIdentity", {"i", "r", "p"}, {"i", "s", "q"}, true},
+    {"TwoIdentities", {"i", "r", "p"}, {"j", "r", "p"}, false},
+    {"OneRobot", {"", "r", "p"}, {"", "r", "q"}, true},
+    {"TwoRobots", {"", "r", "p"}, {"", "s", "p"}, false},
+    {"OneAddress", {"", "", "p"}, {"", "", "p"}, true},
+    {"TwoAddresses", {"", "", "p"}, {"", "", "q"}, false},
+    {"AnIdentityIsNoRobot", {"x", "", ""}, {"", "x", ""}, false},
+    {"ARobotIsNoAddress", {"", "x", ""}, {"", "", "x"}, false},
+};
+
+INSTANTIATE_TEST_SUITE_P(Clients, FairnessTest,
+                         ::testing::ValuesIn(kTwoRequests),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_F(QueueTest, ExpiredInTheQueueIsNeverComputed) {
   Dispatcher& dispatcher = MakeHanging();
