@@ -57,6 +57,18 @@ void InitPluginsOnce() {
   });
 }
 
+void SetKeepalive(const Keepalive& keepalive, grpc::ServerBuilder& builder) {
+  const auto set = [&](const char* argument, absl::Duration duration) {
+    builder.AddChannelArgument(
+        argument, static_cast<int>(absl::ToInt64Milliseconds(duration)));
+  };
+  set(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive.time);
+  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive.timeout);
+  set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+      keepalive.client_pings);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+}
+
 void SetLimits(const ListenerOptions& options, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(options.max_receive_bytes);
   builder.SetMaxSendMessageSize(options.max_send_bytes);
@@ -64,11 +76,7 @@ void SetLimits(const ListenerOptions& options, grpc::ServerBuilder& builder) {
                              options.max_streams);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
                              options.max_metadata_bytes);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(
-      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  SetKeepalive(options.keepalive, builder);
   // A port that another process has is an error, not a port to share.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 1);

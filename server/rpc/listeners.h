@@ -26,6 +26,15 @@ struct TlsOptions {
   std::string client_ca;  // set: clients must present a certificate of it
 };
 
+// Whether anybody is there at the other end of a silent connection.
+struct Keepalive {
+  absl::Duration time = absl::Seconds(20);     // of silence, then a ping
+  absl::Duration timeout = absl::Seconds(10);  // without an answer: cut
+  // How often a client may ping, also without a call; one that does so more
+  // often is told to calm down and cut.
+  absl::Duration client_pings = absl::Seconds(5);
+};
+
 enum class PlainText { kLoopbackOnly, kAnywhere };
 
 // Addresses are "host:port"; port 0 takes a free one.
@@ -39,6 +48,7 @@ struct ListenerOptions {
   int max_send_bytes = 1 << 20;
   int max_streams = 64;  // calls at a time on one connection
   int max_metadata_bytes = 8192;
+  Keepalive keepalive;
 };
 
 // The three gRPC servers.

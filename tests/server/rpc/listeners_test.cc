@@ -209,6 +209,20 @@ TEST_F(ListenersTest, CompressedMessagesAreRefused) {
             grpc::StatusCode::UNIMPLEMENTED);
 }
 
+TEST_F(ListenersTest, AnAnswerOverOneMebibyteIsNotSent) {
+  for (const int bytes : {(1 << 20) - 1000, 1 << 20}) {
+    inference_.AnswerBy([=](const InferenceRequest& request) {
+      InferenceReply reply = ReplyTo(request);
+      reply.horizon = bytes / 4 / reply.dim;
+      reply.actions.assign(reply.horizon * reply.dim, 1.5f);
+      return reply;
+    });
+    EXPECT_EQ(Infer(GoodObservation("r")).status.error_code(),
+              bytes < 1 << 20 ? grpc::StatusCode::OK
+                              : grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+}
+
 TEST_F(ListenersTest, AConnectionCarriesSixtyFourCallsAtATime) {
   std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
   std::vector<std::thread> calls;
