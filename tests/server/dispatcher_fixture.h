@@ -26,6 +26,7 @@ using piserve::testing::LiberoRequest;
 using ::testing::AnyOf;
 using ::testing::Each;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Result = absl::StatusOr<InferenceReply>;
 
 // Runs with the real time, and jumps ahead when told to.

@@ -228,6 +228,34 @@ TEST_F(DispatcherTest, ActionsOverflowingInRobotUnitsAreWithheld) {
   EXPECT_EQ(Call(Make(), Request()).Reason(), "NON_FINITE_OUTPUT");
 }
 
+TEST_F(DispatcherTest, ARowThatThePolicyCannotRunFailsWithoutSayingWhere) {
+  FakePolicy::Options options = Echo();
+  options.act = [](const SlotRow&, std::span<float>) {
+    return absl::UnknownError("/a/path");
+  };
+  Add("libero", options);
+  const absl::Status status = Call(Make(), Request()).Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(ReasonOf(status), "WAVE_FAILED");
+  EXPECT_THAT(status.message(), Not(HasSubstr("/a/path")));
+}
+
+// Whatever made it so: here the pipeline is of a policy with a longer horizon.
+TEST_F(DispatcherTest, ActionsThatDoNotFitTheRobotAreWithheld) {
+  FakePolicy::Options longer = Echo();
+  longer.variant.action_horizon += 1;
+  const auto host = [](FakePolicy::Options options) {
+    return HostOf("libero", std::make_unique<FakePolicy>(std::move(options)),
+                  PISERVE_SOURCE_DIR);
+  };
+  HostedPolicy mixed = host(Echo());
+  mixed.pipeline = host(longer).pipeline;
+  hosts_.push_back(std::make_unique<const HostedPolicy>(std::move(mixed)));
+  const absl::Status status = Call(Make(), Request()).Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(ReasonOf(status), "ANSWER_LOST");
+}
+
 TEST_F(DispatcherTest, FaultOfOnePolicyLeavesTheOtherServing) {
   FakePolicy& ill = Add("ill", Echo());
   Add("well", Echo());

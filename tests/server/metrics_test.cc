@@ -155,6 +155,18 @@ TEST(MetricsTest, ALaunchedWaveThatItsDeviceLosesHasFailed) {
                               "{reason=\"device_fault\"} 1"));
 }
 
+TEST(MetricsTest, WhatWasLaunchedAndGivesNoAnswerHasFailed) {
+  Metrics metrics;
+  for (const absl::Status& status :
+       {RowFailed(absl::UnknownError("")), AnswerLost(absl::UnknownError("")),
+        NonFiniteOutput(), DeadlineMissed(absl::Seconds(1))}) {
+    metrics.Completed(rpc::Method::kInfer, status, absl::Seconds(1));
+  }
+  EXPECT_THAT(Page(metrics),
+              HasSubstr("piserve_request_seconds_count"
+                        "{method=\"Infer\",outcome=\"failed\"} 4"));
+}
+
 TEST(MetricsTest, ErrorsOfTheServerAreCountedFromZero) {
   const Metrics metrics;
   for (const char* code :
