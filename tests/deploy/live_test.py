@@ -162,6 +162,43 @@ def story(tmp_path_factory):
                 run.wait()
 
 
+@pytest.fixture(scope="module")
+def gpu_story(tmp_path_factory):
+    """Good order on a GPU, beside one that has failed."""
+    with ServerProcess(binary("piserve_test_server"), ["--gpu"]) as server:
+        server.wait_until_ready()
+        run = load(server, "--policy=libero", "--robots=6", "--rate=5")
+        try:
+            with PrometheusProcess(
+                tmp_path_factory.mktemp("gpu"),
+                [server.addresses.http],
+                INTERVAL,
+                FACTOR,
+            ) as prometheus:
+                told = Story(prometheus, time.time())
+                prometheus.wait_for(
+                    lambda: told.series_until_now(
+                        "rate(piserve_gpu_energy_joules_total[3s]) > 0"
+                    ),
+                    30,
+                    "energy, which is asked for every 5 s",
+                )
+                told.end = time.time()
+                yield told
+        finally:
+            run.kill()
+            run.wait()
+
+
+def data_of(story, panel, target):
+    """Series of an expression, with every label that its legend names."""
+    found = story.series(as_grafana_asks(target["expr"]))
+    assert found, f"{panel['title']}: {target['expr']}"
+    for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+        assert any(label in one["labels"] for one in found), label
+    return found
+
+
 def test_good_order_raises_no_alert(story):
     assert not story.in_order & ALERTS
 
@@ -195,10 +232,13 @@ def test_record_has_data(story, record):
 
 @pytest.mark.parametrize(("panel", "target"), cases(gpu=False))
 def test_panel_has_data(story, panel, target):
-    found = story.series(as_grafana_asks(target["expr"]))
-    assert found, f"{panel['title']}: {target['expr']}"
-    for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
-        assert any(label in one["labels"] for one in found), label
+    data_of(story, panel, target)
+
+
+@pytest.mark.parametrize(("panel", "target"), cases(gpu=True))
+def test_gpu_panel_has_data_on_a_gpu(gpu_story, panel, target):
+    found = data_of(gpu_story, panel, target)
+    assert max(value for one in found for value in one["values"]) > 0
 
 
 @pytest.mark.parametrize(("panel", "target"), cases(gpu=True))
@@ -210,10 +250,11 @@ def test_gpu_panel_is_empty_on_a_cpu_and_says_so(story, panel, target):
         assert f"`{metric}" in contract or metric == "batch_rows_sum", metric
 
 
-def test_shares_are_between_nothing_and_all(story):
+def test_shares_are_between_nothing_and_all(story, gpu_story):
     for row, panel, target in targets_by_row():
-        unit = panel["fieldConfig"]["defaults"]["unit"]
-        if unit == "percentunit" and not is_gpu(row):
-            for one in story.series(as_grafana_asks(target["expr"])):
-                assert min(one["values"]) >= 0
-                assert max(one["values"]) <= 1
+        if panel["fieldConfig"]["defaults"]["unit"] != "percentunit":
+            continue
+        told = gpu_story if is_gpu(row) else story
+        for one in told.series(as_grafana_asks(target["expr"])):
+            assert min(one["values"]) >= 0
+            assert max(one["values"]) <= 1

@@ -11,7 +11,9 @@
 //
 // Further flags make it slow, faulty or narrow, so that a test sees each way in
 // which a server says no. With --stall_file=PATH no wave ends while that file
-// exists, as if the device had stalled; also not at shutdown.
+// exists, as if the device had stalled; also not at shutdown. With --gpu the
+// policy says that it runs on a GPU, and beside it is one, "lost", whose GPU
+// has failed: a request must name its policy then.
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -33,6 +35,7 @@
 ABSL_FLAG(std::string, policy, "hash", "noop, hash or blind");
 ABSL_FLAG(std::string, policy_config, "pi05_libero", "Of the blind policy");
 ABSL_FLAG(std::string, stall_file, "", "While it exists no wave ends");
+ABSL_FLAG(bool, gpu, false, "On a GPU, beside one that has failed");
 ABSL_FLAG(absl::Duration, load_time, absl::ZeroDuration(),
           "What loading the policy takes");
 ABSL_FLAG(std::optional<absl::Duration>, wave_time, std::nullopt,
@@ -51,6 +54,8 @@ ABSL_FLAG(std::string, source_folder, PISERVE_SOURCE_DIR,
 
 namespace piserve {
 namespace {
+
+constexpr char kLost[] = "lost";  // the policy on the GPU that has failed
 
 bool IsNoOp() { return absl::GetFlag(FLAGS_policy) == "noop"; }
 bool IsBlind() { return absl::GetFlag(FLAGS_policy) == "blind"; }
@@ -80,6 +85,19 @@ void StallWhileThereIs(const std::string& file,
   };
 }
 
+// A GPU of 80 GB that draws 500 W.
+DeviceFacts GpuFacts() {
+  DeviceFacts facts;
+  facts.memory = {.weights = 7e9, .buffers = 2e9, .free = 70e9, .total = 80e9};
+  facts.graphs = {{.stage = "vision", .rows = 8, .steps = "none"},
+                  {.stage = "prefill", .rows = 8, .steps = "none"},
+                  {.stage = "denoise", .rows = 8, .steps = "later"}};
+  facts.energy = [start = absl::Now()] {
+    return 500 * absl::ToDoubleSeconds(absl::Now() - start);
+  };
+  return facts;
+}
+
 void OverrideByFlags(testing::FakePolicy::Options& options) {
   if (const auto time = absl::GetFlag(FLAGS_wave_time)) {
     options.duration = [time = *time](int) { return time; };
@@ -91,6 +109,14 @@ void OverrideByFlags(testing::FakePolicy::Options& options) {
     options.batch_sizes = {*rows};
   }
   options.waves_before_fault = absl::GetFlag(FLAGS_waves_before_fault);
+  if (absl::GetFlag(FLAGS_gpu)) options.device_facts = GpuFacts();
+}
+
+std::unique_ptr<testing::FakePolicy> MakePolicy(
+    testing::FakePolicy::Options options, bool lost) {
+  auto policy = std::make_unique<testing::FakePolicy>(std::move(options));
+  if (lost) policy->Break();
+  return policy;
 }
 
 absl::StatusOr<server::HostedPolicy> MakeHost(
@@ -106,15 +132,22 @@ absl::StatusOr<server::HostedPolicy> MakeHost(
   const std::string stall_file = absl::GetFlag(FLAGS_stall_file);
   if (!stall_file.empty()) StallWhileThereIs(stall_file, options);
   OverrideByFlags(options);
-  return testing::HostOf(
-      entry.name, std::make_unique<testing::FakePolicy>(std::move(options)),
-      absl::GetFlag(FLAGS_source_folder), PolicyConfigName());
+  const bool lost = entry.name == kLost;
+  auto host =
+      testing::HostOf(entry.name, MakePolicy(std::move(options), lost),
+                      absl::GetFlag(FLAGS_source_folder), PolicyConfigName());
+  if (lost) host.device = "cuda:1";
+  return host;
 }
 
 server::Config TestConfig() {
   server::Config config;
   config.policies.emplace_back();
   config.policies.back().name = IsNoOp() ? "aloha" : "libero";
+  if (absl::GetFlag(FLAGS_gpu)) {
+    config.policies.emplace_back();
+    config.policies.back().name = kLost;
+  }
   config.decode_workers = 2;
   server::LimitsConfig& limits = config.limits;
   limits.rows_per_client =
