@@ -1,38 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of the HTTP listener: the metrics are sound and add up."""
 
+import collections
 import concurrent.futures
+import math
+import re
 import shutil
 import subprocess
 
 import pytest
 from piserve import InvalidObservation, PolicyClient, PolicyMismatch
 from server_process import ROOT, metrics
-from serving import RawClient, request_for
-
-# docs/contract.md, "Metrics": those that a CPU server has.
-NAMES = (
-    "piserve_requests_received_total",
-    "piserve_requests_completed_total",
-    "piserve_requests_rejected_total",
-    "piserve_request_seconds",
-    "piserve_stage_seconds",
-    "piserve_deadline_slack_seconds",
-    "piserve_queue_rows",
-    "piserve_queue_bytes",
-    "piserve_queue_predicted_seconds",
-    "piserve_inflight_requests",
-    "piserve_batch_rows",
-    "piserve_batch_seconds",
-    "piserve_batch_launch_reason_total",
-    "piserve_ready",
-    "piserve_draining",
-    "piserve_model_load_seconds",
-    "piserve_warmup_seconds",
-    "piserve_build_info",
-    "piserve_model_info",
-    "process_resident_memory_bytes",
+from serving import (
+    PATIENT,
+    RawClient,
+    config_text,
+    request_for,
+    run_client,
+    serving,
+    write_config,
 )
+
+CONTRACT = (ROOT / "docs" / "contract.md").read_text()
+SECTION = CONTRACT.split("\n## Metrics\n")[1].split("\n## ")[0]
+CODE = re.compile(r"`(\w+)(?:{[^`]*})?`")
+
+
+def line_with(text):
+    (line,) = (line for line in SECTION.splitlines() if text in line)
+    return line
+
+
+# The one list of all names, each in `code`; process_* is a family of others.
+NAMES = frozenset(
+    f"piserve_{name}" for name in CODE.findall(line_with("`build_info`"))
+)
+GPU_ONLY = frozenset(
+    f"piserve_{name}"
+    for name in CODE.findall(
+        line_with("exist only where a GPU is").split(" exist only")[0]
+    )
+)
+# Begins with the first fault, after which a server of one policy ends.
+FAULTS = frozenset({"piserve_gpu_faults_total"})
+
+
+def latency_buckets():
+    """In seconds: those of requests and waves, and those of stages."""
+    line = line_with("Latency buckets in seconds: ")
+    listed, added = line.split(": ")[1].split("; stages add ")
+    buckets = sorted(float(bound) for bound in listed.split())
+    extra = [float(us) / 1e6 for us in re.findall(r"\d+", added)]
+    return buckets, sorted(extra + buckets)
+
+
+def names_of(page):
+    return set(re.findall(r"^# TYPE (piserve_\w+) ", page, re.MULTILINE))
+
+
+def buckets_of(page, name):
+    """The bounds of a histogram, which all its series must share."""
+    series = collections.defaultdict(list)
+    for labels, bound in re.findall(
+        rf'^{name}_bucket{{(.*?),?le="([^"]+)"}} ', page, re.MULTILINE
+    ):
+        series[labels].append(float(bound))
+    (bounds,) = {tuple(bounds) for bounds in series.values()}
+    assert bounds[-1] == math.inf
+    return list(bounds[:-1])
 
 
 def total(samples, name):
@@ -44,10 +79,18 @@ def total(samples, name):
 
 
 @pytest.fixture(scope="module")
-def used_server(libero_server, libero, libero_info):
-    """After 6 good requests, two at a time, and 3 bad ones."""
-    observation = libero.recordings[0].observation
-    with PolicyClient(libero_server.addresses.public, timeout=30) as client:
+def used_server(libero, tmp_path_factory):
+    """After 6 good requests, two at a time, 3 bad ones and one too old."""
+    folder = tmp_path_factory.mktemp("used")
+    config = write_config(folder, config_text("pi0_libero_tiny", **PATIENT))
+    with serving(config, f"--record={folder / 'records'}") as server:
+        use(server, libero.recordings[0])
+        yield server
+
+
+def use(server, recording):
+    observation = recording.observation
+    with PolicyClient(server.addresses.public, timeout=30) as client:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             list(
                 pool.map(
@@ -58,11 +101,24 @@ def used_server(libero_server, libero, libero_info):
         for steps in (4, 5):
             with pytest.raises(PolicyMismatch):
                 client.infer(observation, num_steps=steps)
-    with RawClient(libero_server.addresses.public) as raw:
-        request = request_for(libero.recordings[0], libero_info)
-        request.state.pop()
-        raw.infer(request)
-    return libero_server
+    with RawClient(server.addresses.public) as raw:
+        info = raw.info().policies[0]
+        bad = request_for(recording, info)
+        bad.state.pop()
+        raw.infer(bad)
+        old = request_for(recording, info)
+        old.age_us, old.max_age_us = 2, 1
+        assert raw.infer(old).reason == "TOO_OLD"
+
+
+@pytest.fixture(scope="module")
+def gpu_server():
+    """After 12 requests to what says that it is a GPU."""
+    with serving("--gpu", program="piserve_test_server") as server:
+        load = ("--policy=libero", "--robots=3", "--rate=2", "--duration=1s")
+        done = run_client(server, "policy_load", *load)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield server
 
 
 def test_page_passes_promtool(used_server):
@@ -97,25 +153,40 @@ def test_counters_add_up(used_server):
 
 def test_every_request_is_in_the_latency_histograms(used_server):
     samples = metrics(used_server.get("/metrics"))
-    for name in (
-        "piserve_stage_seconds_count",
-        "piserve_request_seconds_count",
-    ):
-        assert total(samples, name) > 0
-    gpu = [
-        value
-        for sample, value in samples.items()
-        if sample.startswith("piserve_stage_seconds_count")
-        and 'stage="gpu"' in sample
-    ]
-    assert sum(gpu) == 6
+    seconds = "piserve_request_seconds_count"
+    for outcome, count in {"ok": 6, "rejected": 3, "dropped": 1}.items():
+        sample = f'{seconds}{{method="Infer",outcome="{outcome}"}}'
+        assert samples[sample] == count
+    assert total(samples, seconds) == total(
+        samples, "piserve_requests_completed_total"
+    )
+    for stage in ("decode", "queue", "form", "gpu", "post"):
+        sample = f'piserve_stage_seconds_count{{stage="{stage}"}}'
+        assert samples[sample] == 6, stage
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_metric_is_there_with_its_help(used_server, name):
+def test_page_has_the_metrics_of_the_contract_and_no_others(used_server):
     page = used_server.get("/metrics")
-    assert f"# HELP {name} " in page
-    assert f"# TYPE {name} " in page
+    assert names_of(page) == NAMES - GPU_ONLY - FAULTS
+    for name in names_of(page):
+        assert f"# HELP {name} " in page
+    assert "# TYPE process_resident_memory_bytes " in page
+
+
+def test_page_of_a_gpu_has_its_metrics_too(gpu_server):
+    assert names_of(gpu_server.get("/metrics")) >= GPU_ONLY | FAULTS
+
+
+def test_buckets_are_those_of_the_contract(used_server):
+    page = used_server.get("/metrics")
+    requests, stages = latency_buckets()
+    for name, want in (
+        ("piserve_request_seconds", requests),
+        ("piserve_batch_seconds", requests),
+        ("piserve_stage_seconds", stages),
+        ("piserve_stage_device_seconds", stages),
+    ):
+        assert buckets_of(page, name) == want, name
 
 
 def test_no_client_string_is_a_label(libero_server, libero):
