@@ -25,6 +25,10 @@ set(PISERVE_WARNINGS -Wall -Wextra -Wno-sign-compare)
 if(PISERVE_WERROR)
   list(APPEND PISERVE_WARNINGS -Werror)
 endif()
+# What each mutex guards (batching/mutex.h), wherever clang builds.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  list(APPEND PISERVE_WARNINGS -Wthread-safety -Werror=thread-safety)
+endif()
 
 if(PISERVE_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
