@@ -16,6 +16,12 @@ TEST(HangLimitTest, AHungGpuIsOutWithinASecondWhateverTheWave) {
     EXPECT_GE(limit.After(predicted), 1.5 * predicted) << ms;
   }
   EXPECT_EQ(limit.After(absl::Milliseconds(11)), absl::Milliseconds(410));
+}
+
+// What is predicted to take longer than 0.6 s may take half as long again.
+TEST(HangLimitTest, AWaveThatIsOnlySlowIsNotHung) {
+  const HangLimit limit = HangLimitOf({}, "engine");
+  EXPECT_EQ(limit.After(absl::Milliseconds(600)), absl::Milliseconds(900));
   EXPECT_EQ(limit.After(absl::Seconds(2)), absl::Seconds(3));
 }
 
