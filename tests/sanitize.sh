@@ -18,7 +18,8 @@ case $kind in
   thread)
     # The packaged Abseil is not instrumented: what its Mutex orders, as gRPC does
     # with all of its own, would look like races. So the suite leaves gRPC out and
-    # uses no lock of Abseil's, but links its values (status, time, strings).
+    # uses no lock of Abseil's, but links its values (status, time, strings). A
+    # Status counts its references unseen: who drops the last one must be clear.
     export OMP_NUM_THREADS=1
     export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
     ctest --test-dir "$build" -j2 --output-on-failure --no-tests=error \
