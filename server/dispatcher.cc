@@ -85,19 +85,29 @@ Dispatcher::Dispatcher(Options options,
       context_{.clock = options.clock, .observer = options.observer},
       pool_(options.workers) {
   std::vector<std::unique_ptr<batching::Executor<Task>>> executors;
-  std::map<absl::string_view, std::shared_ptr<DeviceWork>> works;
+  struct Device {
+    std::shared_ptr<DeviceWork> work = std::make_shared<DeviceWork>();
+    WorkerPool* launcher = nullptr;
+  };
+  std::map<absl::string_view, Device> devices;
+  for (const HostedPolicy* host : policies_) devices[host->device];
+  for (auto& [name, device] : devices) {
+    if (devices.size() == 1) break;
+    launchers_.push_back(std::make_unique<WorkerPool>(1));
+    device.launcher = launchers_.back().get();
+  }
   for (const HostedPolicy* host : policies_) {
-    std::shared_ptr<DeviceWork>& work = works[host->device];
-    if (work == nullptr) work = std::make_shared<DeviceWork>();
+    const Device& device = devices[host->device];
     auto executor = std::make_unique<PolicyExecutor>(
         *host, PolicyExecutor::Options{
                    .index = static_cast<int>(executors.size()),
                    .hang = HangLimitOf(options_.watchdog,
                                        host->policy->capabilities().backend),
-                   .work = work,
+                   .work = device.work,
                    .clock = options_.clock,
                    .observer = options_.observer,
-                   .pool = &pool_});
+                   .pool = &pool_,
+                   .launcher = device.launcher});
     executors_.push_back(executor.get());
     executors.push_back(std::move(executor));
   }

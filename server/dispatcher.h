@@ -83,6 +83,9 @@ class Dispatcher : public Inference {
   std::atomic<bool> draining_ = false;
   RequestContext context_;
   WorkerPool pool_;
+  // Of each device where there are several: one that hangs must not hold up the
+  // others' waves. Where there is one, a hand-over less.
+  std::vector<std::unique_ptr<WorkerPool>> launchers_;
   std::vector<PolicyExecutor*> executors_;  // the batcher's
   std::unique_ptr<batching::Batcher<Task>> batcher_;
 };

@@ -128,10 +128,18 @@ void PolicyExecutor::State::Launch(std::vector<Task> tasks,
   for (int i = 0; i < shape.rows; ++i) FillRow(*tasks[i], (*slot)->row(i));
   for (Task& task : tasks) task->EndStage("form");
   const std::uint64_t id = Remember(std::move(tasks), std::move(done), shape);
-  host_.policy->Submit({std::move(*slot), shape},
-                       [state = shared_from_this(), id](WaveResult result) {
-                         state->Completed(id, std::move(result));
-                       });
+  auto submit = [state = shared_from_this(), id, shape,
+                 slot = *std::move(slot)]() mutable {
+    state->host_.policy->Submit({std::move(slot), shape},
+                                [state, id](WaveResult result) {
+                                  state->Completed(id, std::move(result));
+                                });
+  };
+  if (options_.launcher == nullptr) {
+    submit();
+  } else {
+    options_.launcher->Submit(WorkerPool::Lane::kAnswer, std::move(submit));
+  }
 }
 
 std::uint64_t PolicyExecutor::State::Remember(std::vector<Task> tasks,

@@ -36,6 +36,9 @@ class PolicyExecutor : public batching::Executor<Task> {
     const batching::Clock* clock = nullptr;
     DispatchObserver* observer = nullptr;
     WorkerPool* pool = nullptr;
+    // One thread, which submits; null: who calls Launch does. A device that
+    // hangs can hold it up.
+    WorkerPool* launcher = nullptr;
   };
 
   // All is borrowed and outlives the executor; `host.policy` may still call a

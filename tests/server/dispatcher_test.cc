@@ -329,6 +329,43 @@ TEST_F(DispatcherTest, AWaveMayTakeTheTimeOfThoseBesideItToo) {
   EXPECT_EQ(observer_.hangs, 2);
 }
 
+// Its Submit waits for the device, as a CUDA call can.
+class StuckPolicy : public FakePolicy {
+ public:
+  using FakePolicy::FakePolicy;
+  void Submit(Wave wave, Completion completion) override {
+    stuck.set_value();
+    go.get_future().wait();
+    FakePolicy::Submit(std::move(wave), std::move(completion));
+  }
+  std::promise<void> stuck, go;
+};
+
+TEST_F(DispatcherTest, ADeviceThatHoldsUpItsLaunchesHoldsUpNoOther) {
+  FakePolicy::Options on_gpu = Echo();
+  on_gpu.device_facts = DeviceFacts{};
+  auto policy = std::make_unique<StuckPolicy>(on_gpu);
+  StuckPolicy& one = *policy;
+  hosts_.push_back(std::make_unique<const HostedPolicy>(
+      HostOf("one", std::move(policy), PISERVE_SOURCE_DIR)));
+  Add("other", Echo());
+  Dispatcher& dispatcher = Make();
+  const auto ask = [&](const char* name) {
+    InferenceRequest request = Request();
+    request.policy = name;
+    return std::make_unique<Call>(dispatcher, std::move(request));
+  };
+  const auto hanging = ask("one");
+  one.stuck.get_future().wait();
+  EXPECT_TRUE(ask("other")->Wait().ok());
+  clock_.Jump(absl::Minutes(15));
+  EXPECT_TRUE(dispatcher.CheckFaults());  // one device is left
+  EXPECT_EQ(observer_.hangs, 1);
+  EXPECT_TRUE(hanging->answered());
+  EXPECT_TRUE(ask("other")->Wait().ok());
+  one.go.set_value();
+}
+
 // A neighbour that goes on getting waves does not put it off for ever.
 TEST_F(DispatcherTest, AWaveThatHangsIsFoundBesideABusyPolicy) {
   FakePolicy::Options slow = Echo();
