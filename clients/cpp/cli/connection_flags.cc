@@ -106,6 +106,10 @@ absl::StatusOr<v1::PolicyInfo> FetchPolicyInfo(PolicyClient& client) {
   const auto infos = client.GetPolicyInfo(PolicyFromFlags());
   if (!infos.ok()) return infos.status();
   if (infos->size() == 1) return infos->front();
+  if (infos->empty()) {
+    return absl::PermissionDeniedError(
+        "no policy here that this credential may use");
+  }
   std::string names;
   for (const v1::PolicyInfo& info : *infos) {
     absl::StrAppend(&names, names.empty() ? "" : ", ", info.name());

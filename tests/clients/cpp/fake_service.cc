@@ -111,7 +111,7 @@ grpc::Status FakeService::GetPolicyInfo(grpc::ServerContext*,
                                         v1::GetPolicyInfoResponse* response) {
   std::lock_guard<std::mutex> lock(mutex_);
   ++info_calls_;
-  *response->add_policies() = info;
+  if (!hides_policy) *response->add_policies() = info;
   return grpc::Status::OK;
 }
 

@@ -68,6 +68,7 @@ class FakeService final : public v1::PolicyService::Service {
                              v1::InferResponse*)>
       on_infer;
   std::function<grpc::Status(Stream*)> on_stream;
+  bool hides_policy = false;  // from GetPolicyInfo
   v1::PolicyInfo info;
 
   // Of each Infer so far.

@@ -64,6 +64,14 @@ TEST_F(Programs, InfoAsJson) {
   EXPECT_EQ(json["policies"][0]["name"], "fake");
 }
 
+TEST_F(Programs, ACredentialThatMayUseNoPolicyIsToldSo) {
+  service_.hides_policy = true;
+  const Outcome outcome = Cli("infer");
+  EXPECT_NE(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.output,
+              HasSubstr("no policy here that this credential may use"));
+}
+
 TEST_F(Programs, InferPrintsTheChunk) {
   const Outcome outcome = Cli("infer --state=1,2,3 --seed=7 --steps=4");
   EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
