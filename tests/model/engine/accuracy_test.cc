@@ -15,6 +15,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -52,10 +53,13 @@ struct Model {
   std::string name;
   Variant variant;
   std::uint64_t seed;
+  // Mean distance of openpi's own actions, alone and in a batch
+  // (tests/golden/full/MANIFEST.md).
+  double spread;
 };
 
 std::vector<Model> Models() {
-  return {{"pi0", Pi0Variant(), 3}, {"pi05", Pi05Variant(), 4}};
+  return {{"pi0", Pi0Variant(), 3, 5.4e-3}, {"pi05", Pi05Variant(), 4, 6.5e-3}};
 }
 
 // One case of one full-size golden file.
@@ -294,15 +298,16 @@ void Compare(const std::string& which, const Form& form, const Values& got,
   EXPECT_LE(distance.mean, 1e-2) << which;
 }
 
-// A row across wave sizes: openpi's own differs by as much, alone and in a
-// batch (tests/golden/full/MANIFEST.md).
-void ExpectOpenPisSpread(const at::Tensor& alone, const at::Tensor& actions,
-                         const char* form) {
+// A row across wave sizes, whose kernels are others: no farther than it may be
+// from openpi's.
+double MeanAcrossSizes(const at::Tensor& alone, const at::Tensor& actions,
+                       const char* form) {
   const Distance distance = DistanceOf(alone, actions);
   std::printf("%-22s from one row's: max %.2e mean %.2e of rms\n", form,
               distance.max, distance.mean);
-  EXPECT_LE(distance.max, 3.4e-2) << form;
-  EXPECT_LE(distance.mean, 6.5e-3) << form;
+  EXPECT_LE(distance.max, 5e-2) << form;
+  EXPECT_LE(distance.mean, 1e-2) << form;
+  return distance.mean;
 }
 
 TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
@@ -326,7 +331,8 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
         want[name] = OracleStages(*oracle, FullCase(file, name));
       }
     }
-    std::map<std::string, at::Tensor> first_form;  // actions of each case
+    std::map<std::string, at::Tensor> alone;  // a row's actions, by case
+    std::vector<double> across;
     for (const Form& form : kForms) {
       c10::cuda::CUDACachingAllocator::emptyCache();
       const auto network = OrThrow(Network::Create(
@@ -339,11 +345,16 @@ TEST_F(AccuracyTest, IsNoLessAccurateThanOpenPiStageByStage) {
         const Values got = EngineStages(*network, c, form);
         Compare(absl::StrCat(model.name, " ", name, " ", form.name), form, got,
                 c.OpenPi(), want[name], ratios);
-        const at::Tensor& alone =
-            first_form.try_emplace(name, got.at("actions")).first->second;
-        ExpectOpenPisSpread(alone, got.at("actions"), form.name);
+        if (alone.try_emplace(name, got.at("actions")).second) continue;
+        across.push_back(
+            MeanAcrossSizes(alone.at(name), got.at("actions"), form.name));
       }
     }
+    const double spread =
+        std::accumulate(across.begin(), across.end(), 0.0) / across.size();
+    std::printf("%s across sizes: mean %.2e of rms\n", model.name.c_str(),
+                spread);
+    EXPECT_LE(spread, model.spread) << model.name;
   }
   for (const auto& [stage, values] : ratios) {
     double log_sum = 0;
