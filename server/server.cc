@@ -27,6 +27,8 @@ constexpr absl::Duration kFaultShutdown = absl::Seconds(1);
 constexpr std::chrono::seconds kFaultPatience{2};
 // Of recordings, where the process ends without destroying anything.
 constexpr absl::Duration kLastRecords = absl::Seconds(1);
+// That gRPC may hold beside a full queue's worth of messages under way.
+constexpr std::size_t kUnparsedSlack = std::size_t{64} << 20;
 // Of calls whose answer is given and not yet written.
 constexpr absl::Duration kLastWrites = absl::Seconds(2);
 // Where the grace has run out: what waited has just been answered.
@@ -72,6 +74,7 @@ absl::StatusOr<rpc::ListenerOptions> ListenerOptionsOf(const Config& config) {
                            ? rpc::PlainText::kAnywhere
                            : rpc::PlainText::kLoopbackOnly;
   options.max_receive_bytes = config.limits.receive_bytes;
+  options.max_unparsed_bytes = config.limits.bytes + kUnparsedSlack;
   if (config.tls.has_value()) {
     auto tls = ReadTls(*config.tls);
     if (!tls.ok()) return tls.status();

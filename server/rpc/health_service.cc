@@ -9,6 +9,13 @@ namespace piserve::server::rpc {
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
+namespace {
+
+// Longer than any name that is Set.
+constexpr std::size_t kMaxNameBytes = 256;
+
+}  // namespace
+
 // One Watch. Deletes itself when gRPC is done with it. Its fields are guarded
 // by the service's mutex; it leaves the service's set before it goes.
 class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
@@ -17,6 +24,12 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
       : service_(service), name_(std::move(name)) {}
 
   const std::string& name() const { return name_; }
+
+  // Instead of everything else. Hold the service's mutex.
+  void Refuse(const grpc::Status& status) {
+    finished_ = true;
+    Finish(status);
+  }
 
   // Sends `status` once what is being written is written. Only the newest
   // counts. Hold the service's mutex.
@@ -118,6 +131,13 @@ grpc::ServerUnaryReactor* HealthService::Check(
 
 grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(
     grpc::CallbackServerContext*, const HealthCheckRequest* request) {
+  if (request->service().size() > kMaxNameBytes) {
+    auto* refused = new HealthWatch(*this, "");
+    batching::MutexLock lock(mutex_);
+    refused->Refuse({grpc::StatusCode::INVALID_ARGUMENT,
+                     "service: want at most 256 bytes"});
+    return refused;
+  }
   auto* watch = new HealthWatch(*this, request->service());
   Register(watch);
   return watch;

@@ -36,7 +36,8 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
       const grpc::health::v1::HealthCheckRequest* request,
       grpc::health::v1::HealthCheckResponse* response) override;
 
-  // SERVICE_UNKNOWN for such a service, until it is Set.
+  // SERVICE_UNKNOWN for such a service, until it is Set; INVALID_ARGUMENT for a
+  // name of more than 256 bytes, for it is kept as long as the watch.
   grpc::ServerWriteReactor<grpc::health::v1::HealthCheckResponse>* Watch(
       grpc::CallbackServerContext* context,
       const grpc::health::v1::HealthCheckRequest* request) override;

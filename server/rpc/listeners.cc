@@ -2,6 +2,7 @@
 #include "server/rpc/listeners.h"
 
 #include <chrono>
+#include <cstddef>
 #include <initializer_list>
 #include <mutex>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -25,6 +27,10 @@ namespace {
 
 constexpr char kServiceName[] = "piserve.v1.PolicyService";
 constexpr char kLiveness[] = "liveness";
+
+// Of the probe listener: a health check is a service's name.
+constexpr int kProbeMessage = 4096;
+constexpr std::size_t kProbeMemory = std::size_t{16} << 20;
 
 // How long a server waits for calls that have nothing to say any more (health
 // watches that just ended, reflection streams) before it cancels them.
@@ -70,7 +76,6 @@ void SetKeepalive(const Keepalive& keepalive, grpc::ServerBuilder& builder) {
 }
 
 void SetLimits(const ListenerOptions& options, grpc::ServerBuilder& builder) {
-  builder.SetMaxReceiveMessageSize(options.max_receive_bytes);
   builder.SetMaxSendMessageSize(options.max_send_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                              options.max_streams);
@@ -137,6 +142,8 @@ struct ServerSpec {
   const char* name;
   std::string address;
   std::shared_ptr<grpc::ServerCredentials> credentials;
+  const grpc::ResourceQuota& quota;
+  int max_receive_bytes;
   Plugins plugins = Plugins::kNone;
   std::vector<grpc::Service*> services;
 };
@@ -145,6 +152,8 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> Serve(
     const ServerSpec& spec, const ListenerOptions& options, int* port) {
   grpc::ServerBuilder builder;
   SetLimits(options, builder);
+  builder.SetMaxReceiveMessageSize(spec.max_receive_bytes);
+  builder.SetResourceQuota(spec.quota);
   builder.SetOption(std::make_unique<PluginOption>(spec.plugins));
   builder.AddListeningPort(spec.address, spec.credentials, port);
   for (grpc::Service* service : spec.services) {
@@ -183,9 +192,18 @@ Listeners::Listeners(const Backends& backends, ServerControl& control)
 
 absl::Status Listeners::Build(const ListenerOptions& options) {
   const auto plain = grpc::InsecureServerCredentials();
+  // gRPC puts a whole message together before anybody sees it, whatever size it
+  // claims and whether its sender has a credential, so only a quota bounds what
+  // it holds: beyond it gRPC resets streams until it holds less.
+  grpc::ResourceQuota requests("requests");
+  requests.Resize(options.max_unparsed_bytes);
+  grpc::ResourceQuota probes("probes");
+  probes.Resize(kProbeMemory);
   auto server = Serve({.name = "public",
                        .address = options.public_address,
                        .credentials = Credentials(options.tls),
+                       .quota = requests,
+                       .max_receive_bytes = options.max_receive_bytes,
                        .services = {&public_policies_, &public_health_}},
                       options, &public_port_);
   if (!server.ok()) return server.status();
@@ -195,6 +213,8 @@ absl::Status Listeners::Build(const ListenerOptions& options) {
   server = Serve({.name = "probe",
                   .address = options.probe_address,
                   .credentials = plain,
+                  .quota = probes,
+                  .max_receive_bytes = kProbeMessage,
                   .services = {&probe_health_}},
                  options, &probe_port_);
   if (!server.ok()) return server.status();
@@ -203,6 +223,8 @@ absl::Status Listeners::Build(const ListenerOptions& options) {
   server = Serve({.name = "admin",
                   .address = options.admin_address,
                   .credentials = plain,
+                  .quota = requests,
+                  .max_receive_bytes = options.max_receive_bytes,
                   .plugins = Plugins::kAll,
                   .services = {&admin_policies_, &admin_health_, &admin_}},
                  options, &admin_port_);

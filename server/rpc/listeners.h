@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -45,6 +46,11 @@ struct ListenerOptions {
   std::optional<TlsOptions> tls;  // of the public listener
   PlainText plain_text = PlainText::kLoopbackOnly;
   int max_receive_bytes = 8 << 20;
+  // What gRPC may hold for the public and the admin listener together, messages
+  // above all that are under way and not parsed yet. Beyond it gRPC resets
+  // streams, whose callers see RESOURCE_EXHAUSTED, until it holds less; it lags
+  // behind a flood.
+  std::size_t max_unparsed_bytes = std::size_t{576} << 20;
   int max_send_bytes = 1 << 20;
   int max_streams = 64;  // calls at a time on one connection
   int max_metadata_bytes = 8192;

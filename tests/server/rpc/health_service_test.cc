@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/health_service.h"
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -63,6 +64,30 @@ TEST_F(HealthServiceTest, UnknownServicesAreNotFound) {
     EXPECT_EQ(Check(port, "nobody").status.error_code(),
               grpc::StatusCode::NOT_FOUND);
   }
+}
+
+// A watch keeps its name for as long as its client likes.
+TEST_F(HealthServiceTest, NamesThatNoServiceHasAreNotKept) {
+  for (const int port : Ports()) {
+    const auto stub = Health::NewStub(Connect(port));
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::seconds(5));
+    HealthCheckRequest request;
+    request.set_service(std::string(1000, 'x'));
+    const auto watch = stub->Watch(&context, request);
+    HealthCheckResponse response;
+    EXPECT_FALSE(watch->Read(&response));
+    EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(Check(port, request.service()).status.error_code(),
+              grpc::StatusCode::NOT_FOUND);
+  }
+}
+
+TEST_F(HealthServiceTest, TheProbeTakesNoMessageThatIsLongerThanAName) {
+  EXPECT_EQ(Check(listeners_->probe_port(), std::string(8192, 'x'))
+                .status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
 TEST_F(HealthServiceTest, DrainingIsNotReadyButAlive) {
