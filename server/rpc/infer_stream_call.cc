@@ -2,6 +2,7 @@
 #include "server/rpc/infer_stream_call.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -99,7 +100,7 @@ void InferStreamCall::Take(grpc::ByteBuffer& bytes) {
   if (!admitted.ok()) {
     Unsent refusal = Refusal(request, admitted.status());
     batching::MutexLock lock(mutex_);
-    if (!cancelled_) unsent_.push_back(std::move(refusal));
+    Queue(std::move(refusal));
     return;
   }
   request.parse = backends.clock.Now() - request.received;
@@ -182,7 +183,8 @@ void InferStreamCall::Complete(const Request& request,
     v1::InferStreamResponse response;
     response.set_request_id(request.id);
     *response.mutable_result() = ToInferResult(*reply, request.id);
-    answer = Conclude(request, absl::OkStatus(), response);
+    answer = Answer(request, absl::OkStatus(), response);
+    answer.served = reply->deadline_served;
   } else {
     answer = Refusal(request, reply.status());
   }
@@ -190,29 +192,51 @@ void InferStreamCall::Complete(const Request& request,
   {
     batching::MutexLock lock(mutex_);
     in_flight_.erase(request.id);
-    if (!cancelled_) unsent_.push_back(std::move(answer));
+    Queue(std::move(answer));
     next = DecideNext();
   }
   // With nothing to do here the object may be gone by now.
   if (next.any()) Do(next);
 }
 
-InferStreamCall::Unsent InferStreamCall::Refusal(const Request& request,
-                                                 const absl::Status& status) {
+InferStreamCall::Unsent InferStreamCall::Answer(
+    const Request& request, absl::Status status,
+    const v1::InferStreamResponse& response) const {
+  return {.request = request,
+          .status = std::move(status),
+          .bytes = Serialize(response),
+          .ready = service_.backends_.clock.Now()};
+}
+
+InferStreamCall::Unsent InferStreamCall::Refusal(
+    const Request& request, const absl::Status& status) const {
   v1::InferStreamResponse response;
   response.set_request_id(request.id);
   *response.mutable_error() = ToError(status);
-  return Conclude(request, status, response);
+  return Answer(request, status, response);
 }
 
-InferStreamCall::Unsent InferStreamCall::Conclude(
-    const Request& request, const absl::Status& status,
-    const v1::InferStreamResponse& response) {
+void InferStreamCall::Queue(Unsent answer) {
+  if (cancelled_) return Conclude(answer);
+  unsent_.push_back(std::move(answer));
+}
+
+void InferStreamCall::Conclude(Unsent& answer) const {
   const Backends& backends = service_.backends_;
-  Unsent answer{Serialize(response), backends.clock.Now()};
-  backends.observer.Completed(Method::kInferStream, status,
-                              answer.ready - request.received);
-  return answer;
+  const absl::Duration elapsed = backends.clock.Now() - answer.request.received;
+  if (answer.status.ok() && answer.served > absl::ZeroDuration() &&
+      elapsed > answer.served) {
+    answer = Refusal(answer.request, Late(elapsed, answer.served));
+  }
+  backends.observer.Completed(Method::kInferStream, answer.status, elapsed);
+}
+
+void InferStreamCall::DropUnsent() {
+  const std::size_t written = writing_ ? 1 : 0;
+  while (unsent_.size() > written) {
+    Conclude(unsent_.back());
+    unsent_.pop_back();
+  }
 }
 
 void InferStreamCall::ReadNext() {
@@ -231,6 +255,7 @@ InferStreamCall::Next InferStreamCall::DecideNext() {
   if (writing_ || finished_) return {};
   if (!unsent_.empty()) {
     writing_ = true;
+    Conclude(unsent_.front());
     return {.write = &unsent_.front().bytes};  // stays there until popped
   }
   const bool no_more = reads_ended_ || cancelled_ || draining_;
@@ -269,7 +294,7 @@ void InferStreamCall::OnWriteDone(bool ok) {
     unsent_.pop_front();
     if (!ok) {
       cancelled_ = true;
-      unsent_.clear();
+      DropUnsent();
     }
   }
   const Backends& backends = service_.backends_;
@@ -283,8 +308,7 @@ void InferStreamCall::OnCancel() {
   {
     batching::MutexLock lock(mutex_);
     cancelled_ = true;
-    // The one being written stays until OnWriteDone.
-    unsent_.resize(writing_ ? 1 : 0);
+    DropUnsent();  // the one being written stays until OnWriteDone
     for (auto& [id, cancel] : in_flight_) {
       if (cancel) cancels.push_back(cancel);
     }

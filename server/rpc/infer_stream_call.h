@@ -55,14 +55,20 @@ class InferStreamCall final
   // Outstanding requests and unsent answers.
   static constexpr int kMaxPending = 2 * kMaxInFlight;
 
-  struct Unsent {
-    grpc::ByteBuffer bytes;
-    absl::Time ready;
-  };
   struct Request {
     std::string id = {};
     absl::Time received = {};
     absl::Duration parse = {};
+  };
+  // An answer behind others. Its request ends, for the observer, when it is
+  // handed to gRPC or dropped.
+  struct Unsent {
+    Request request;
+    absl::Status status;
+    grpc::ByteBuffer bytes;
+    absl::Time ready;
+    // Given under this deadline; zero: no deadline.
+    absl::Duration served = absl::ZeroDuration();
   };
 
   // What the thread that holds the lock must do after letting it go.
@@ -83,10 +89,16 @@ class InferStreamCall final
   absl::Status Register(const std::string& id);
   void Start(InferenceRequest inference, Request request);
   void Complete(const Request& request, absl::StatusOr<InferenceReply> reply);
-  // Reports the end of `request`; gives its answer.
-  Unsent Conclude(const Request& request, const absl::Status& status,
-                  const v1::InferStreamResponse& response);
-  Unsent Refusal(const Request& request, const absl::Status& status);
+  Unsent Answer(const Request& request, absl::Status status,
+                const v1::InferStreamResponse& response) const;
+  Unsent Refusal(const Request& request, const absl::Status& status) const;
+  // Queues `answer`, or ends its request if nobody is there to read it.
+  void Queue(Unsent answer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes an answer that grew old behind others a refusal, and reports the end
+  // of its request. Once for each.
+  void Conclude(Unsent& answer) const;
+  // All but the one being written.
+  void DropUnsent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void ReadNext();  // from reactions only
   Next DecideNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

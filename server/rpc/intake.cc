@@ -60,17 +60,21 @@ absl::StatusOr<InferenceRequest> Admit(
   return request;
 }
 
+absl::Status Late(absl::Duration after, absl::Duration within) {
+  return WithReason(
+      absl::DeadlineExceededError(absl::StrCat(
+          "the answer was ready to be sent after ", absl::FormatDuration(after),
+          ", want it within ", absl::FormatDuration(within))),
+      "LATE");
+}
+
 absl::StatusOr<InferenceReply> NotAfterDeadline(
     absl::StatusOr<InferenceReply> reply, absl::Time received, absl::Time now) {
   if (!reply.ok() || reply->deadline_served <= absl::ZeroDuration() ||
       now - received <= reply->deadline_served) {
     return reply;
   }
-  return WithReason(
-      absl::DeadlineExceededError(absl::StrCat(
-          "the answer was ready after ", absl::FormatDuration(now - received),
-          ", want it within ", absl::FormatDuration(reply->deadline_served))),
-      "LATE");
+  return Late(now - received, reply->deadline_served);
 }
 
 }  // namespace piserve::server::rpc

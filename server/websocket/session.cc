@@ -262,10 +262,16 @@ void Session::DeliverInOrder() {
 }
 
 void Session::Deliver(const CallPtr& call) {
-  call->answered = Now();
-  const absl::Duration elapsed = call->answered - call->received;
-  absl::StatusOr<InferenceReply>& answer = *call->answer;
-  // It may have waited behind the answer to an older request.
+  if (state_ != State::kOpen) return Conclude(*call);
+  outgoing_.push_back(call);
+}
+
+void Session::Conclude(Call& call) {
+  call.answered = Now();
+  const absl::Duration elapsed = call.answered - call.received;
+  absl::StatusOr<InferenceReply>& answer = *call.answer;
+  // It may have waited behind the answer to an older request, or for the client
+  // to take that.
   if (answer.ok() && answer->deadline_served > absl::ZeroDuration() &&
       elapsed > answer->deadline_served) {
     answer = DeadlineMissed(answer->deadline_served);
@@ -273,13 +279,13 @@ void Session::Deliver(const CallPtr& call) {
   hub_.backends.observer.Completed(rpc::Method::kWebsocketInfer,
                                    answer.status(), elapsed);
   hub_.CallEnded();
-  if (state_ == State::kOpen) outgoing_.push_back(call);
 }
 
 void Session::Write() {
   if (state_ != State::kOpen || writing_ || outgoing_.empty()) return;
   writing_ = true;
   const CallPtr& call = outgoing_.front();
+  if (call != nullptr) Conclude(*call);
   const bool is_error = call != nullptr && !call->answer->ok();
   payload_ = call == nullptr ? std::move(welcome_->metadata) : Encode(*call);
   ws_.text(is_error);
@@ -338,7 +344,11 @@ void Session::End() {
   for (const CallPtr& call : calls_) {
     if (call->cancel != nullptr) call->cancel();
   }
-  outgoing_.resize(writing_ ? 1 : 0);  // OnWritten takes the one under way
+  // OnWritten takes the one under way.
+  for (const std::size_t written = writing_ ? 1 : 0; outgoing_.size() > written;
+       outgoing_.pop_back()) {
+    if (outgoing_.back() != nullptr) Conclude(*outgoing_.back());
+  }
   tcp().close();
 }
 

@@ -81,6 +81,9 @@ class Session : public std::enable_shared_from_this<Session> {
   void Answer(const CallPtr& call, absl::StatusOr<InferenceReply> answer);
   void DeliverInOrder();
   void Deliver(const CallPtr& call);
+  // Withholds an answer that is too late by now, and reports the end of its
+  // request: when it is written, or dropped.
+  void Conclude(Call& call);
 
   void Write();
   std::string Encode(const Call& call) const;

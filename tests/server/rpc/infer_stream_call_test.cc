@@ -325,6 +325,49 @@ TEST_F(InferStreamTest, AClientThatNeverReadsIsNotReadFromForever) {
   EXPECT_LT(sent, 100'000);
 }
 
+// One that does not read in time: what waits for it grows old.
+TEST_F(InferStreamTest, AnAnswerThatWaitedForItsReaderTooLongIsNotGiven) {
+  inference_.AnswerBy([](const InferenceRequest& request) {
+    InferenceReply reply = ReplyTo(request);
+    reply.actions.assign(16384, 0);  // 64 KiB, so that the windows fill up
+    reply.deadline_served = absl::Milliseconds(500);
+    return reply;
+  });
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
+  channel_ = grpc::CreateCustomChannel(
+      "127.0.0.1:" + std::to_string(listeners_->public_port()),
+      grpc::InsecureChannelCredentials(), arguments);
+  stub_ = v1::PolicyService::NewStub(channel_);
+  Open();
+  constexpr int kRequests = 40;
+  for (int i = 0; i < kRequests; ++i) Send(std::to_string(i));
+  while (observer_.received() < kRequests) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  stream_->WritesDone();
+  int given = 0;
+  int late = 0;
+  for (int i = 0; i < kRequests; ++i) {
+    const v1::InferStreamResponse response = Receive();
+    if (response.has_result()) {
+      ++given;
+      continue;
+    }
+    ++late;
+    ExpectError(response, response.request_id(),
+                absl::StatusCode::kDeadlineExceeded, "LATE");
+  }
+  ExpectOk();
+  EXPECT_LE(given, 2) << "handed to gRPC in time";
+  EXPECT_EQ(observer_.completed(), kRequests);
+  EXPECT_EQ(observer_.completed(Method::kInferStream, absl::StatusCode::kOk),
+            given);
+  EXPECT_EQ(observer_.completed(Method::kInferStream,
+                                absl::StatusCode::kDeadlineExceeded),
+            late);
+}
+
 TEST_F(InferStreamTest, BytesThatAreNoMessageDoNotEndTheStream) {
   inference_.AnswerAtOnce();
   grpc::GenericStub stub(channel_);

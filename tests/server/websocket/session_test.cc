@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/websocket/session.h"
 
+#include <chrono>
 #include <future>
 #include <string>
 #include <thread>
@@ -122,6 +123,26 @@ TEST_F(SessionTest, AnAnswerAfterItsDeadlineIsNotGiven) {
   client->Send(Observation(1));
   EXPECT_THAT(client->Receive().bytes, StartsWith("DEADLINE_EXCEEDED (LATE)"));
   EXPECT_EQ(observer_.completed(Method::kWebsocketInfer,
+                                absl::StatusCode::kDeadlineExceeded),
+            1);
+}
+
+TEST_F(SessionTest, AnAnswerThatWaitedForItsReaderTooLongIsNotGiven) {
+  inference_.AnswerBy([](const InferenceRequest& request) {
+    InferenceReply reply = rpc::ReplyTo(request);
+    reply.horizon = 600'000;  // 16 MB on the wire; sockets hold 36 MB
+    reply.actions.assign(3 * 600'000, 0);
+    reply.deadline_served = absl::Seconds(1);
+    return reply;
+  });
+  auto client = Connect();
+  for (int i = 0; i < 4; ++i) client->Send(Observation(i));
+  while (observer_.received() < 4) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+  for (int i = 0; i < 3; ++i) client->Receive();
+  EXPECT_THAT(client->Receive().bytes, StartsWith("DEADLINE_EXCEEDED (LATE)"));
+  observer_.AwaitCompleted(4);
+  EXPECT_GE(observer_.completed(Method::kWebsocketInfer,
                                 absl::StatusCode::kDeadlineExceeded),
             1);
 }
