@@ -2,8 +2,10 @@
 #include "server/http.h"
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -17,6 +19,7 @@ namespace {
 using piserve::testing::HttpExchange;
 using piserve::testing::HttpGet;
 using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
@@ -85,6 +88,38 @@ TEST_F(HttpServerTest, OtherMethodsChangeNothing) {
         Not(StartsWith("HTTP/1.1 200")))
         << method;
   }
+}
+
+// Load balancers probe so.
+TEST_F(HttpServerTest, HeadIsGetWithoutABody) {
+  const auto head = [this](const std::string& path) {
+    return HttpExchange(
+        http_->port(), "HEAD " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  };
+  EXPECT_THAT(head("/healthz"),
+              AllOf(StartsWith("HTTP/1.1 200 OK\r\n"),
+                    HasSubstr("Content-Length: 3\r\n"), EndsWith("\r\n\r\n")));
+  ready_ = false;
+  EXPECT_THAT(head("/healthz"), StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(head("/nowhere"), StartsWith("HTTP/1.1 404 "));
+}
+
+TEST_F(HttpServerTest, ConnectionsThatSayNothingDoNotHoldUpAProbe) {
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(http_->port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::vector<int> silent;
+  for (int i = 0; i < 8; ++i) {
+    silent.push_back(socket(AF_INET, SOCK_STREAM, 0));
+    ASSERT_EQ(connect(silent.back(), reinterpret_cast<sockaddr*>(&address),
+                      sizeof address),
+              0);
+  }
+  const auto before = std::chrono::steady_clock::now();
+  EXPECT_THAT(Get("/healthz"), StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(1));
+  for (const int fd : silent) close(fd);
 }
 
 TEST_F(HttpServerTest, TakenPortIsRefused) {
