@@ -69,9 +69,13 @@ void SetNoise(ActiveRequest& request) {
   FillNoise(*request.seed, request.noise);
 }
 
+// What a prepared request holds.
 std::size_t BytesOf(const ActiveRequest& request) {
   const ModelInput& input = request.input;
-  return input.pixels.size() + input.tokens.size() * sizeof(input.tokens[0]) +
+  const std::size_t kept =
+      request.request.storage_kept ? request.request.bytes : 0;
+  return kept + input.pixels.size() +
+         input.tokens.size() * sizeof(input.tokens[0]) +
          (input.state.size() + input.robot_state.size()) * sizeof(double) +
          request.noise.size() * sizeof(float);
 }

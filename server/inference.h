@@ -38,6 +38,9 @@ struct InferenceRequest {
   Observation observation;                       // borrows `storage`
   std::shared_ptr<const void> storage;
   std::size_t bytes = 0;  // of the message as received
+  // `storage` lives until the answer, not only until images are decoded, so
+  // `bytes` count as long.
+  bool storage_kept = false;
   // Given noise [H, action_dim], a seed, or neither.
   std::variant<std::monostate, std::vector<float>, std::uint64_t> start;
   std::vector<std::uint32_t> noise_shape;  // as given, to be checked

@@ -30,6 +30,7 @@ std::size_t BytesKept(const InferenceRequest& request,
 Inference::Cancel RecordingInference::Start(InferenceRequest request,
                                             Done done) {
   const std::int64_t now_us = absl::ToUnixMicros(absl::Now());
+  request.storage_kept = true;
   auto kept = std::make_shared<const InferenceRequest>(request);
   return inference_.Start(
       std::move(request),

@@ -8,7 +8,8 @@ namespace piserve::server {
 
 // An Inference that keeps each request with its answer in a ring. Costs the
 // request's way a copy of its small fields; images are read by the ring's
-// thread, from the request's own storage.
+// thread, from the request's own storage, which counts against the queue's
+// bytes until the answer and against the ring's from then on.
 class RecordingInference final : public Inference {
  public:
   // Both borrowed.

@@ -67,6 +67,17 @@ class CountingObserver : public DispatchObserver {
   std::atomic<int> failures = 0;
 };
 
+// What the queue holds, as it was told last.
+class QueueWatch : public batching::Observer {
+ public:
+  void OnQueue(const batching::QueueGauges& gauges) override {
+    rows = gauges.rows;
+    bytes = gauges.bytes;
+  }
+  std::atomic<int> rows = 0;
+  std::atomic<std::size_t> bytes = 0;
+};
+
 // One request and its answer; more than one answer is a failure.
 class Call {
  public:
@@ -128,7 +139,7 @@ class DispatcherTest : public ::testing::Test {
                             .workers = 2,
                             .watchdog = watchdog,
                             .clock = &clock_,
-                            .batching_observer = nullptr,
+                            .batching_observer = &queue_,
                             .observer = &observer_},
         std::move(hosts));
     return *dispatcher_;
@@ -147,6 +158,7 @@ class DispatcherTest : public ::testing::Test {
 
   JumpingClock clock_;
   CountingObserver observer_;
+  QueueWatch queue_;
   std::vector<std::unique_ptr<const HostedPolicy>> hosts_;
   std::unique_ptr<Dispatcher> dispatcher_;
 };

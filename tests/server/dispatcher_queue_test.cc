@@ -13,7 +13,8 @@ namespace {
 class QueueTest : public DispatcherTest {
  protected:
   Dispatcher& MakeHanging(LimitsConfig limits = {},
-                          FakePolicy::Options options = Echo()) {
+                          FakePolicy::Options options = Echo(),
+                          std::optional<InferenceRequest> first = {}) {
     options.act = [this](const SlotRow& row, std::span<float> actions) {
       ++acted_;
       return EchoNoise(row, actions);
@@ -22,7 +23,8 @@ class QueueTest : public DispatcherTest {
     policy_ = &Add("libero", options);
     policy_->Hang();
     Dispatcher& dispatcher = Make(limits);
-    running_ = std::make_unique<Call>(dispatcher, Request());
+    running_ = std::make_unique<Call>(dispatcher,
+                                      first ? *std::move(first) : Request());
     Until([this] { return acted_ == 1; });
     return dispatcher;
   }
@@ -132,6 +134,24 @@ TEST_F(QueueTest, BytesThatPreparationMakesAreBoundedAtAdmission) {
   };
   EXPECT_EQ(reason_under(440'000), "QUEUE_FULL");
   EXPECT_EQ(reason_under(480'000), "none");
+}
+
+// Once its images are decoded, unless a recording still needs them.
+TEST_F(QueueTest, AMessageCountsAsLongAsSomebodyKeepsIt) {
+  constexpr std::size_t kMessage = 64 << 20;
+  for (const bool kept : {false, true}) {
+    InferenceRequest request = Request();
+    request.bytes = kMessage;
+    request.storage_kept = kept;
+    acted_ = 0;
+    MakeHanging({}, Echo(), std::move(request));
+    Until([&] { return queue_.rows == 0 && queue_.bytes > 0; });
+    EXPECT_EQ(queue_.bytes >= kMessage, kept);
+    policy_->Release();
+    EXPECT_TRUE(running_->Wait().ok());
+    DispatcherTest::TearDown();
+  }
+  policy_ = nullptr;
 }
 
 TEST_F(QueueTest, OneClientCannotTakeTheWholeQueue) {

@@ -23,12 +23,15 @@ class InstantInference final : public Inference {
  public:
   explicit InstantInference(absl::StatusOr<InferenceReply> reply)
       : reply_(std::move(reply)) {}
-  Cancel Start(InferenceRequest, Done done) override {
+  Cancel Start(InferenceRequest request, Done done) override {
+    storage_kept_ = request.storage_kept;
     done(reply_);
     return [] {};
   }
+  bool storage_kept() const { return storage_kept_; }
 
  private:
+  bool storage_kept_ = false;
   const absl::StatusOr<InferenceReply> reply_;
 };
 
@@ -79,6 +82,7 @@ class RecordingInferenceTest : public testing::Test {
                      EXPECT_EQ(got.status(), reply.status());
                    });
     EXPECT_TRUE(answered);
+    EXPECT_TRUE(inference.storage_kept()) << "until the answer, for the record";
     ring.reset();
     v1::Recording recording;
     for (const auto& entry : fs::directory_iterator(folder_)) {
