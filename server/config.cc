@@ -22,6 +22,9 @@ namespace {
 constexpr std::size_t kMaxFileBytes = 1 << 20;
 
 class FirstError : public google::protobuf::io::ErrorCollector {
+// More than a prepared row takes: three cameras of 224 x 224 pixels, 4096
+// tokens and a state.
+constexpr std::size_t kRowBytes = 512 << 10;
  public:
   void AddError(int line, google::protobuf::io::ColumnNumber column,
                 const std::string& message) override {
@@ -122,6 +125,13 @@ LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
   }
   return out;
 }
+  // Else no request of that size could ever be let in.
+  if (const std::size_t least = out.receive_bytes + kRowBytes;
+      out.bytes < least) {
+    check.Fail("limits.bytes", absl::StrCat(out.bytes),
+               absl::StrCat("at least ", least,
+                            ": limits.receive_bytes and what a row takes"));
+  }
 
 LoggingConfig ReadLogging(const config::Logging& in) {
   LoggingConfig out;

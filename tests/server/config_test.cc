@@ -11,6 +11,7 @@
 namespace piserve::server {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -73,6 +74,17 @@ TEST(ConfigTest, ValueOutOfRangeIsRefusedWithItsField) {
               HasSubstr("max_deadline_ms"));
   EXPECT_THAT(Refusal("watchdog { factor: nan }"), HasSubstr("factor"));
   EXPECT_THAT(Refusal("decode_workers: 0"), HasSubstr("decode_workers"));
+}
+
+TEST(ConfigTest, TheQueueHasRoomForTheLargestRequest) {
+  EXPECT_THAT(
+      Refusal("limits { bytes: 8388608 }"),
+      AllOf(HasSubstr("limits.bytes: got 8388608, want at least 8912896"),
+            HasSubstr("limits.receive_bytes")));
+  EXPECT_THAT(Refusal("limits { receive_bytes: 268435456 bytes: 268435456 }"),
+              HasSubstr("limits.bytes"));
+  EXPECT_TRUE(Parse("limits { bytes: 8912896 }").ok());
+  EXPECT_TRUE(Parse("limits { bytes: 2097152 receive_bytes: 1048576 }").ok());
 }
 
 TEST(ConfigTest, PolicyMustBeComplete) {
