@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/text_format.h"
@@ -20,11 +22,11 @@ namespace piserve::server {
 namespace {
 
 constexpr std::size_t kMaxFileBytes = 1 << 20;
-
-class FirstError : public google::protobuf::io::ErrorCollector {
 // More than a prepared row takes: three cameras of 224 x 224 pixels, 4096
 // tokens and a state.
 constexpr std::size_t kRowBytes = 512 << 10;
+
+class FirstError : public google::protobuf::io::ErrorCollector {
  public:
   void AddError(int line, google::protobuf::io::ColumnNumber column,
                 const std::string& message) override {
@@ -65,6 +67,7 @@ TlsConfig ReadTls(const config::Tls& in, ConfigChecker& check) {
 }
 
 ApiKeyConfig ReadApiKey(const config::ApiKey& in, int index,
+                        const std::vector<std::string>& hosted,
                         ConfigChecker& check) {
   ApiKeyConfig out;
   out.identity =
@@ -77,6 +80,13 @@ ApiKeyConfig ReadApiKey(const config::ApiKey& in, int index,
                absl::StrCat(out.key_sha256.size(), " bytes"), "64 hex digits");
   }
   out.policies.assign(in.policies().begin(), in.policies().end());
+  for (const std::string& policy : out.policies) {
+    if (std::find(hosted.begin(), hosted.end(), policy) == hosted.end()) {
+      check.Fail(ConfigField("api_keys", index, "policies"),
+                 absl::CHexEscape(policy),
+                 absl::StrCat("one of ", absl::StrJoin(hosted, ", ")));
+    }
+  }
   return out;
 }
 
@@ -115,6 +125,13 @@ LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
     out.receive_bytes = check.Range<int>("limits.receive_bytes",
                                          in.receive_bytes(), 1024, 256 << 20);
   }
+  // Else no request of that size could ever be let in.
+  if (const std::size_t least = out.receive_bytes + kRowBytes;
+      out.bytes < least) {
+    check.Fail("limits.bytes", absl::StrCat(out.bytes),
+               absl::StrCat("at least ", least,
+                            ": limits.receive_bytes and what a row takes"));
+  }
   if (in.has_websocket_connections()) {
     out.websocket_connections = check.Range<int>(
         "limits.websocket_connections", in.websocket_connections(), 1, 65536);
@@ -125,13 +142,6 @@ LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
   }
   return out;
 }
-  // Else no request of that size could ever be let in.
-  if (const std::size_t least = out.receive_bytes + kRowBytes;
-      out.bytes < least) {
-    check.Fail("limits.bytes", absl::StrCat(out.bytes),
-               absl::StrCat("at least ", least,
-                            ": limits.receive_bytes and what a row takes"));
-  }
 
 LoggingConfig ReadLogging(const config::Logging& in) {
   LoggingConfig out;
@@ -182,9 +192,11 @@ absl::StatusOr<Config> Read(const config::ServerConfig& in,
   out.policies = ReadPolicies(in, check);
   out.listeners = ReadListeners(in.listeners(), check);
   if (in.has_tls()) out.tls = ReadTls(in.tls(), check);
+  std::vector<std::string> hosted;
+  for (const PolicyEntry& entry : out.policies) hosted.push_back(entry.name);
   for (const config::ApiKey& key : in.api_keys()) {
     out.api_keys.push_back(
-        ReadApiKey(key, static_cast<int>(out.api_keys.size()), check));
+        ReadApiKey(key, static_cast<int>(out.api_keys.size()), hosted, check));
   }
   out.limits = ReadLimits(in.limits(), check);
   out.decode_workers =

@@ -102,13 +102,17 @@ def test_credentials_decide_who_may_ask(tmp_path, libero):
             ("guest", "shut", 'policies: "other"'),
         )
     )
-    text = config_text("pi0_libero_tiny", keys, **PATIENT)
+    other = config_text("pi0_libero_tiny", **{'name: "libero"': 'name: "other"'})
+    other, _ = other.split("limits {")
+    text = config_text("pi0_libero_tiny", other + keys, **PATIENT)
     recording = libero.recordings[0]
     with serving(write_config(tmp_path, text)) as server:
         address = server.addresses.public
         with RawClient(address) as client:
             assert client.info().code == grpc.StatusCode.UNAUTHENTICATED
-        with PolicyClient(address, api_key="open", timeout=30) as client:
+        with PolicyClient(
+            address, policy="libero", api_key="open", timeout=30
+        ) as client:
             reply = client.infer(recording.observation, noise=recording.noise)
             assert recording.difference(reply["actions"]).within
         for key, code in (

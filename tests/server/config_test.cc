@@ -180,6 +180,19 @@ TEST(ConfigTest, ApiKeyIsAHash) {
   EXPECT_EQ(config.api_keys[0].key_sha256, std::string(64, 'a'));
 }
 
+TEST(ConfigTest, AnApiKeyOpensPoliciesThatThereAre) {
+  const auto key = [](const std::string& policies) {
+    return "api_keys { identity: 'a' key_sha256: '" + std::string(64, 'A') +
+           "' policies: [" + policies + "] }";
+  };
+  EXPECT_THAT(
+      Refusal(key("'liberoo'")),
+      HasSubstr("api_keys[0].policies: got liberoo, want one of libero"));
+  EXPECT_THAT(Refusal(key("'libero', 'a\\nb'")), HasSubstr("got a\\nb"));
+  EXPECT_THAT(Parse(key("'libero'"))->api_keys[0].policies,
+              ElementsAre("libero"));
+}
+
 TEST(ConfigTest, WebsocketIsOffUnlessNamedAndPlainTextOnLoopback) {
   const auto at = Parse("listeners { websocket: '127.0.0.1:8000' }");
   ASSERT_TRUE(at.ok()) << at.status();
