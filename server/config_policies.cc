@@ -1,16 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "model/policy_config.h"
 #include "server/config.h"
 #include "server/config.pb.h"
 #include "server/config_check.h"
 
 namespace piserve::server {
 namespace {
+
+// Joints of one arm, in which a reset pose is given; those of ALOHA are alike.
+int ArmJoints(Robot robot) { return robot == Robot::kAloha ? 6 : 7; }
+
+// What the override says, else the named row; none if there is no such row.
+std::optional<Robot> RobotOf(const PolicyEntry& entry) {
+  if (entry.overrides.robot.has_value()) return entry.overrides.robot;
+  const PolicyConfig* row = FindPolicyConfig(entry.policy_config);
+  return row != nullptr ? std::optional(row->robot) : std::nullopt;
+}
+
+void CheckResetPose(const PolicyEntry& entry, int index, ConfigChecker& check) {
+  const auto& pose = entry.overrides.reset_pose;
+  if (!pose.has_value() || pose->empty()) return;  // empty: none
+  const std::string field =
+      ConfigField("policies", index, "overrides.reset_pose.rad");
+  for (const double angle_rad : *pose) {
+    if (!std::isfinite(angle_rad)) {
+      check.Fail(field, absl::StrCat(angle_rad), "finite angles");
+    }
+  }
+  const std::optional<Robot> robot = RobotOf(entry);
+  if (robot.has_value() && pose->size() != ArmJoints(*robot)) {
+    check.Fail(
+        field, absl::StrCat(pose->size(), " angles"),
+        absl::StrCat(ArmJoints(*robot), ", one for each joint of an arm"));
+  }
+}
 
 PolicyOverrides ReadOverrides(const config::Overrides& in,
                               const std::string& at, ConfigChecker& check) {
@@ -155,6 +186,7 @@ PolicyEntry ReadPolicy(const config::PolicyEntry& in, int index,
   out.precision = ReadPrecision(in, index, check);
   out.overrides = ReadOverrides(
       in.overrides(), ConfigField("policies", index, "overrides"), check);
+  CheckResetPose(out, index, check);
   out.backend =
       in.backend() == config::ENGINE ? Backend::kEngine : Backend::kReference;
   ReadSizes(in, index, out, check);

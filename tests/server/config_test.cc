@@ -147,14 +147,37 @@ TEST(ConfigTest, OverridesAreSetOnlyWhereGiven) {
   const std::string text =
       "policies { name: 'b' policy_config: 'x' synthetic {} tokenizer: 't' "
       "precision: BFLOAT16 overrides { default_prompt: '' norm: QUANTILE "
-      "robot: ALOHA absolute_actions {} reset_pose { rad: -1.5 } } }";
+      "robot: ALOHA absolute_actions {} "
+      "reset_pose { rad: [0, -1.5, 1.5, 0, 0, 0] } } }";
   const PolicyOverrides set = Parse(text)->policies[1].overrides;
   EXPECT_EQ(set.default_prompt, "");
   EXPECT_EQ(set.norm, NormMode::kQuantile);
   EXPECT_EQ(set.robot, Robot::kAloha);
   EXPECT_TRUE(set.absolute_actions.has_value());
-  EXPECT_THAT(*set.reset_pose, ElementsAre(-1.5));
+  EXPECT_THAT(*set.reset_pose, ElementsAre(0, -1.5, 1.5, 0, 0, 0));
   EXPECT_FALSE(set.pi05.has_value());
+}
+
+TEST(ConfigTest, AResetPoseIsAnAngleForEachJoint) {
+  const auto policy = [](const std::string& row, const std::string& pose) {
+    return "policies { name: 'b' policy_config: '" + row +
+           "' synthetic {} tokenizer: 't' precision: BFLOAT16 "
+           "overrides { reset_pose { rad: [" +
+           pose + "] } } }";
+  };
+  const std::string aloha = "pi0_aloha_towel";
+  EXPECT_TRUE(Parse(policy(aloha, "0, 0, 0, 0, 0, 0")).ok());
+  EXPECT_TRUE(Parse(policy(aloha, "")).ok());
+  EXPECT_TRUE(Parse(policy("pi0_droid", "0, 0, 0, 0, 0, 0, 0")).ok());
+  const std::string field = "policies[1].overrides.reset_pose.rad: got ";
+  EXPECT_THAT(Refusal(policy(aloha, "nan, 0, 0, 0, 0, 0")),
+              HasSubstr(field + "nan, want finite"));
+  EXPECT_THAT(Refusal(policy(aloha, "0, 0, 0, 0, 0, -inf")),
+              HasSubstr(field + "-inf, want finite"));
+  EXPECT_THAT(Refusal(policy(aloha, "0, 0")),
+              HasSubstr(field + "2 angles, want 6"));
+  EXPECT_THAT(Refusal(policy("pi0_libero", "0, 0, 0, 0, 0, 0")),
+              HasSubstr(field + "6 angles, want 7"));
 }
 
 TEST(ConfigTest, PlainTextStaysOnLoopbackUnlessAllowed) {
