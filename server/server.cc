@@ -290,6 +290,12 @@ void Server::AddMetricsOf(const HostedPolicy& policy) {
 
 absl::Status Server::Open() {
   const Config& config = options_.config;
+  // Not after: a signal that comes while loading ends the process at once, and
+  // a request may be accepted as soon as the host is open.
+  {
+    batching::MutexLock lock(mutex_);
+    loading_ = false;
+  }
   host_.Open({.limits = config.limits,
               .workers = config.decode_workers,
               .watchdog = config.watchdog,
@@ -299,10 +305,6 @@ absl::Status Server::Open() {
   // gives up where it is refused a request.
   if (websocket_ != nullptr) {
     if (absl::Status s = websocket_->Listen(); !s.ok()) return s;
-  }
-  {
-    batching::MutexLock lock(mutex_);
-    loading_ = false;
   }
   metrics_.SetWarmup(Now() - started_);
   metrics_.SetState(ServerState::kReady);

@@ -158,6 +158,27 @@ TEST_F(ServerTest, IsAliveBeforeItIsReady) {
   EXPECT_EQ(Total(Get("/metrics"), "piserve_ready"), 1);
 }
 
+// A signal that comes while it is loading drops what was accepted.
+TEST_F(ServerTest, NothingIsAcceptedWhileItIsLoading) {
+  load_at_once_ = false;
+  FakePolicy::Options fake = FakePolicy::NoOp(FakeVariant());
+  std::atomic<bool> loading = false;
+  fake.act = [&](const SlotRow&, std::span<float>) {
+    if (server_->loading()) loading = true;
+    return absl::OkStatus();
+  };
+  Start(std::move(fake));
+  EXPECT_TRUE(server_->loading());
+  std::thread robot([this] {
+    while (!Infer().ok()) {
+    }
+  });
+  may_load_.set_value();
+  robot.join();
+  EXPECT_FALSE(loading);
+  EXPECT_FALSE(server_->loading());
+}
+
 TEST_F(ServerTest, SaysWhereItListens) {
   Server::Options options = Options();
   options.port_file = (std::filesystem::temp_directory_path() /
