@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -21,15 +22,13 @@
 #include "absl/strings/string_view.h"
 #include "server/address.h"
 
-constexpr int kNoPort = -1;
-
 ABSL_FLAG(std::string, public_address, "", "PolicyService: host:port");
 ABSL_FLAG(std::string, probe_address, "", "Health alone, plain: host:port");
 ABSL_FLAG(std::string, admin_address, "", "Administration: loopback host:port");
 ABSL_FLAG(std::string, http_address, "", "Metrics and status: host:port");
 ABSL_FLAG(std::string, websocket_address, "",
           "openpi's websocket wire, off without: host:port");
-ABSL_FLAG(int, port, kNoPort, "Port of the public address");
+ABSL_FLAG(std::optional<int>, port, std::nullopt, "Port of the public address");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets a line \"name port\" for each listener");
 ABSL_FLAG(bool, allow_insecure, false,
@@ -67,12 +66,12 @@ absl::Status OverrideAddress(const absl::Flag<std::string>& flag,
 }
 
 absl::Status OverridePort(std::string& address) {
-  const int port = absl::GetFlag(FLAGS_port);
-  if (port == kNoPort) return absl::OkStatus();
-  if (port < 0 || port > 65535) {
-    return BadFlag("port", absl::StrCat("got ", port, ", want 0 to 65535"));
+  const std::optional<int> port = absl::GetFlag(FLAGS_port);
+  if (!port.has_value()) return absl::OkStatus();
+  if (*port < 0 || *port > 65535) {
+    return BadFlag("port", absl::StrCat("got ", *port, ", want 0 to 65535"));
   }
-  address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+  address = absl::StrCat(address.substr(0, address.rfind(':')), ":", *port);
   return absl::OkStatus();
 }
 

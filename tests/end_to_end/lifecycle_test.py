@@ -39,7 +39,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
     ("flag", "value", "want"),
     [
         ("port", "99999", "want 0 to 65535"),
-        ("port", "-2", "want 0 to 65535"),
+        ("port", "-1", "want 0 to 65535"),
         ("public_address", "127.0.0.1:99999", "want host:port"),
         ("probe_address", "here", "want host:port"),
         ("admin_address", ":1", "want host:port"),
@@ -230,12 +230,12 @@ def test_wrong_configuration_refuses_to_start(tmp_path, old, new, names):
     assert names in start_and_fail(write_config(tmp_path, text))
 
 
-def start_and_fail(flag, **addresses):
+def start_and_fail(*flags, **addresses):
     """What the server said when it refused to start."""
     listen = dict.fromkeys(LISTENERS, "127.0.0.1:0") | addresses
     done = subprocess.run(
         [
-            *(binary("policy_server"), flag),
+            *(binary("policy_server"), *flags),
             *(f"--{name}_address={at}" for name, at in listen.items()),
         ],
         capture_output=True,
