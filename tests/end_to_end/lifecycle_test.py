@@ -102,7 +102,9 @@ def test_credentials_decide_who_may_ask(tmp_path, libero):
             ("guest", "shut", 'policies: "other"'),
         )
     )
-    other = config_text("pi0_libero_tiny", **{'name: "libero"': 'name: "other"'})
+    other = config_text(
+        "pi0_libero_tiny", **{'name: "libero"': 'name: "other"'}
+    )
     other, _ = other.split("limits {")
     text = config_text("pi0_libero_tiny", other + keys, **PATIENT)
     recording = libero.recordings[0]
