@@ -23,7 +23,7 @@ struct Answer {
 // The end of one wave on its device.
 struct WaveReport {
   std::string_view device;
-  absl::Duration predicted;
+  absl::Duration predicted;  // with the turns of others' waves beside it
   absl::Duration measured;
   // For how long the device has run waves, this or another policy's, that no
   // report before has told.

@@ -200,7 +200,9 @@ Metrics::Metrics()
       withheld_(CounterFamily("outputs_withheld_total",
                               "Computed actions that were not sent.")),
       predicted_error_ratio_(HistogramFamily(
-          "predicted_error_ratio", "Measured over predicted time of a wave.")),
+          "predicted_error_ratio",
+          "Measured over predicted time of a wave and of others' turns beside "
+          "it.")),
       ready_(GaugeFamily("ready", "1 while requests are taken.").Add({})),
       draining_(GaugeFamily("draining", "1 once shutdown has begun.").Add({})),
       graph_captured_(GaugeFamily("graph_captured", "Captured graphs.")),

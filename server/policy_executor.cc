@@ -65,8 +65,9 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
 
   struct EndedWave {
     RunningWave wave;
-    absl::Time began;     // on the device
-    absl::Duration busy;  // DeviceWork::Finish
+    absl::Time began;         // on the device
+    absl::Duration busy;      // DeviceWork::Finish
+    absl::Duration expected;  // as predicted, with others' waves beside it
   };
 
   State(const HostedPolicy& host, Options options)
@@ -96,6 +97,8 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   Moment BeginOf(const RunningWave& wave) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration TimeBeside(const RunningWave& wave) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration TurnsBeside(const RunningWave& wave) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::deque<RunningWave> TakeAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // All that is running, if the oldest wave hangs: the device is out from then.
@@ -172,6 +175,7 @@ std::optional<PolicyExecutor::State::EndedWave> PolicyExecutor::State::Take(
   if (it == running_.end()) return std::nullopt;
   EndedWave ended;
   ended.began = BeginOf(*it).time;
+  ended.expected = it->predicted + TurnsBeside(*it);
   ended.wave = std::move(*it);
   running_.erase(it);
   ended.busy = options_.work->Finish(options_.index, ended.wave.predicted,
@@ -186,7 +190,7 @@ void PolicyExecutor::State::Completed(std::uint64_t id, WaveResult result) {
   RunningWave& wave = ended->wave;
   const absl::Duration measured = options_.clock->Now() - ended->began;
   options_.observer->OnWave({.device = host_.device,
-                             .predicted = wave.predicted,
+                             .predicted = ended->expected,
                              .measured = measured,
                              .busy = ended->busy,
                              .stages = result.stages});
@@ -243,6 +247,15 @@ absl::Duration PolicyExecutor::State::TimeBeside(
   const DeviceWork::Totals now = Beside();
   return then.given - then.done +
          std::min(now.given - then.given, now.policies * wave.predicted);
+}
+
+// What others' waves should have taken of the device since this one began, if
+// policies take turns: each of them as long as this wave, if they had as much.
+absl::Duration PolicyExecutor::State::TurnsBeside(
+    const RunningWave& wave) const {
+  const DeviceWork::Totals now = Beside();
+  return std::min(now.given - BeginOf(wave).beside.done,
+                  now.policies * wave.predicted);
 }
 
 std::deque<PolicyExecutor::State::RunningWave>

@@ -57,12 +57,16 @@ inline FakePolicy::Options Echo() {
 class CountingObserver : public DispatchObserver {
  public:
   void OnAnswer(const Answer&) override { ++answers; }
-  void OnWave(const WaveReport&) override { ++waves; }
+  void OnWave(const WaveReport& report) override {
+    predicted_ms = absl::ToDoubleMilliseconds(report.predicted);
+    ++waves;
+  }
   void OnFault(std::string_view, FaultKind kind) override {
     ++(kind == FaultKind::kHang ? hangs : failures);
   }
   std::atomic<int> answers = 0;
   std::atomic<int> waves = 0;
+  std::atomic<double> predicted_ms = 0;  // of the last wave
   std::atomic<int> hangs = 0;
   std::atomic<int> failures = 0;
 };

@@ -366,6 +366,36 @@ TEST_F(DispatcherTest, ADeviceThatHoldsUpItsLaunchesHoldsUpNoOther) {
   one.go.set_value();
 }
 
+TEST_F(DispatcherTest, AWaveIsPredictedToTakeTurnsWithThoseBesideIt) {
+  std::atomic<int> acted = 0;
+  FakePolicy::Options slow = Echo();
+  slow.predicted = [](int) { return absl::Milliseconds(10); };
+  slow.act = [&](const SlotRow& row, std::span<float> actions) {
+    ++acted;
+    return EchoNoise(row, actions);
+  };
+  FakePolicy& one = Add("one", slow);
+  Add("other", slow);
+  Dispatcher& dispatcher = Make();
+  const auto ask = [&](const char* policy) {
+    InferenceRequest request = Request();
+    request.policy = policy;
+    return std::make_unique<Call>(dispatcher, std::move(request));
+  };
+  EXPECT_TRUE(ask("one")->Wait().ok());
+  EXPECT_EQ(observer_.predicted_ms, 10);
+  one.Hang();
+  const auto hanging = ask("one");
+  Until([&] { return acted == 2; });
+  for (int i = 0; i < 3; ++i) {  // however many waves it runs beside
+    EXPECT_TRUE(ask("other")->Wait().ok());
+    EXPECT_EQ(observer_.predicted_ms, 20);
+  }
+  one.Release();
+  EXPECT_TRUE(hanging->Wait().ok());
+  EXPECT_EQ(observer_.predicted_ms, 20);
+}
+
 // A neighbour that goes on getting waves does not put it off for ever.
 TEST_F(DispatcherTest, AWaveThatHangsIsFoundBesideABusyPolicy) {
   FakePolicy::Options slow = Echo();
