@@ -13,6 +13,10 @@ namespace {
 // be noticed within a second.
 constexpr absl::Duration kHealthPeriod = absl::Milliseconds(100);
 
+bool CanRun(const ExecutorTraits& executor, std::uint64_t compatibility) {
+  return executor.healthy() && executor.Serves(compatibility);
+}
+
 }  // namespace
 
 BatcherCore::BatcherCore(CoreOptions options,
@@ -221,8 +225,7 @@ bool BatcherCore::NothingRuns() const {
 bool BatcherCore::Served(std::uint64_t compatibility) const {
   return std::any_of(runners_.begin(), runners_.end(),
                      [&](const BatchRunner& runner) {
-                       return runner.executor().healthy() &&
-                              runner.executor().Serves(compatibility);
+                       return CanRun(runner.executor(), compatibility);
                      });
 }
 
@@ -254,7 +257,7 @@ Ahead BatcherCore::AheadOf(std::uint64_t compatibility, absl::Time now) const {
   std::set<const void*> devices;
   for (const BatchRunner& runner : runners_) {
     const ExecutorTraits& executor = runner.executor();
-    if (!executor.healthy() || !executor.Serves(compatibility)) continue;
+    if (!CanRun(executor, compatibility)) continue;
     ahead.executors.push_back(runner.State(now));
     devices.insert(executor.device());
   }
@@ -266,12 +269,11 @@ Ahead BatcherCore::AheadOf(std::uint64_t compatibility, absl::Time now) const {
 
 bool BatcherCore::ServedBy(const std::set<const void*>& devices,
                            std::uint64_t compatibility) const {
-  return std::any_of(
-      runners_.begin(), runners_.end(), [&](const BatchRunner& runner) {
-        const ExecutorTraits& executor = runner.executor();
-        return executor.healthy() && executor.Serves(compatibility) &&
-               devices.contains(executor.device());
-      });
+  return std::any_of(runners_.begin(), runners_.end(),
+                     [&](const BatchRunner& runner) {
+                       return CanRun(runner.executor(), compatibility) &&
+                              devices.contains(runner.executor().device());
+                     });
 }
 
 // What nobody serves is about to be dropped.
