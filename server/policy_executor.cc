@@ -66,6 +66,7 @@ class PolicyExecutor::State : public std::enable_shared_from_this<State> {
   struct EndedWave {
     RunningWave wave;
     absl::Time began;         // on the device
+    absl::Duration measured;  // since then
     absl::Duration busy;      // DeviceWork::Finish
     absl::Duration expected;  // as predicted, with others' waves beside it
   };
@@ -178,9 +179,10 @@ std::optional<PolicyExecutor::State::EndedWave> PolicyExecutor::State::Take(
   ended.expected = it->predicted + TurnsBeside(*it);
   ended.wave = std::move(*it);
   running_.erase(it);
-  ended.busy = options_.work->Finish(options_.index, ended.wave.predicted,
-                                     options_.clock->Now());
   last_end_ = Now();
+  ended.measured = last_end_.time - ended.began;
+  ended.busy = options_.work->Finish(options_.index, ended.wave.predicted,
+                                     last_end_.time);
   return ended;
 }
 
@@ -188,15 +190,14 @@ void PolicyExecutor::State::Completed(std::uint64_t id, WaveResult result) {
   std::optional<EndedWave> ended = Take(id);
   if (!ended) return;
   RunningWave& wave = ended->wave;
-  const absl::Duration measured = options_.clock->Now() - ended->began;
   options_.observer->OnWave({.device = host_.device,
                              .predicted = ended->expected,
-                             .measured = measured,
+                             .measured = ended->measured,
                              .busy = ended->busy,
                              .stages = result.stages});
   for (Task& task : wave.tasks) {
     task->AddStage("queue", ended->began - wave.submitted.time);
-    task->AddStage("gpu", measured);
+    task->AddStage("gpu", ended->measured);
     task->BeginStage();
   }
   options_.pool->Submit(WorkerPool::Lane::kAnswer,
