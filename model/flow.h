@@ -5,6 +5,9 @@
 
 namespace piserve {
 
+// More are taken from no file and no request.
+inline constexpr int kMaxFlowSteps = 1000;
+
 // The Euler steps from noise (t = 1) to actions (t = 0) of one step count.
 struct FlowSteps {
   float dt = 0;              // fp32(-1 / steps)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "model/flow.h"
 #include "model/policy_config.h"
 #include "server/config.h"
 #include "server/config.pb.h"
@@ -116,7 +117,8 @@ void ReadSizes(const config::PolicyEntry& in, int index, PolicyEntry& out,
   }
   std::set<int> steps;
   for (const int count : out.step_counts) {
-    check.Range(ConfigField("policies", index, "step_counts"), count, 1, 1000);
+    check.Range(ConfigField("policies", index, "step_counts"), count, 1,
+                kMaxFlowSteps);
     if (!steps.insert(count).second) {
       check.Fail(ConfigField("policies", index, "step_counts"),
                  absl::StrCat(count, " twice"), "each count once");

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/checkpoint/json.h"
 #include "model/checkpoint/mapped_file.h"
+#include "model/flow.h"
 
 namespace piserve::checkpoint {
 namespace {
@@ -11,7 +12,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t kMaxSize = 1 << 20;
-constexpr std::int64_t kMaxSteps = 1000;  // as in a server's configuration
 
 absl::StatusOr<std::optional<int>> ReadOptional(const json& config,
                                                 std::string_view name,
@@ -56,7 +56,7 @@ absl::StatusOr<std::optional<LerobotConfig>> ParseLerobotConfig(
         Row{"max_action_dim", &LerobotConfig::action_dim},
         Row{"tokenizer_max_length", &LerobotConfig::max_token_len},
         Row{"num_inference_steps", &LerobotConfig::num_inference_steps,
-            kMaxSteps}}) {
+            kMaxFlowSteps}}) {
     absl::StatusOr<std::optional<int>> value =
         ReadOptional(*file, row.name, row.most);
     if (!value.ok()) return value.status();
