@@ -1,26 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <string>
+
+#include "tests/server/loopback.h"
 
 namespace piserve::testing {
 
 // The whole response to `request` from a loopback port, head included; empty if
 // nobody listens. The server must close the connection.
 inline std::string HttpExchange(int port, const std::string& request) {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int fd = server::ConnectToLoopback(port);
+  if (fd < 0) return "";
   std::string response;
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-      send(fd, request.data(), request.size(), MSG_NOSIGNAL) >= 0) {
+  if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) >= 0) {
     char buffer[4096];
     ssize_t n = 0;
     while ((n = recv(fd, buffer, sizeof buffer, 0)) > 0) {

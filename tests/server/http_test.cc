@@ -12,6 +12,7 @@
 #include "server/process_metrics.h"
 #include "server/refusal.h"
 #include "tests/server/http_get.h"
+#include "tests/server/loopback.h"
 
 namespace piserve::server {
 namespace {
@@ -105,16 +106,10 @@ TEST_F(HttpServerTest, HeadIsGetWithoutABody) {
 }
 
 TEST_F(HttpServerTest, ConnectionsThatSayNothingDoNotHoldUpAProbe) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(http_->port()));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   std::vector<int> silent;
   for (int i = 0; i < 8; ++i) {
-    silent.push_back(socket(AF_INET, SOCK_STREAM, 0));
-    ASSERT_EQ(connect(silent.back(), reinterpret_cast<sockaddr*>(&address),
-                      sizeof address),
-              0);
+    silent.push_back(ConnectToLoopback(http_->port()));
+    ASSERT_GE(silent.back(), 0);
   }
   const auto before = std::chrono::steady_clock::now();
   EXPECT_THAT(Get("/healthz"), StartsWith("HTTP/1.1 200 OK\r\n"));

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What becomes of connections that are silent, and of clients that ping.
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -12,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/server/loopback.h"
 #include "tests/server/rpc/rpc_fixture.h"
 
 namespace piserve::server::rpc {
@@ -32,16 +31,10 @@ std::string Frame(FrameType type, const std::string& payload) {
 // A client that speaks HTTP/2 as far as it is told to: it answers no ping.
 class MuteClient {
  public:
-  explicit MuteClient(int port) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  explicit MuteClient(int port) : socket_(ConnectToLoopback(port)) {
+    EXPECT_GE(socket_, 0);
     const timeval patience = {.tv_sec = 10, .tv_usec = 0};
     setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    EXPECT_EQ(connect(socket_, reinterpret_cast<sockaddr*>(&address),
-                      sizeof(address)),
-              0);
     Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, ""));
   }
   ~MuteClient() { close(socket_); }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +10,8 @@
 #include <map>
 #include <string>
 #include <string_view>
+
+#include "tests/server/loopback.h"
 
 namespace piserve::server::rpc {
 
@@ -23,13 +23,7 @@ class RawHttp2 {
   // `declared` bytes follows.
   RawHttp2(int port, const std::string& method, int streams,
            std::uint32_t declared)
-      : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    open_ = connect(fd_, reinterpret_cast<sockaddr*>(&address),
-                    sizeof address) == 0;
+      : fd_(ConnectToLoopback(port)), open_(fd_ >= 0) {
     Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, ""));
     const std::string headers =
         Header(":method", "POST") + Header(":scheme", "http") +
