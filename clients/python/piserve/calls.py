@@ -8,10 +8,8 @@ deadlines, retries, checks and what counts as an answer are decided here alone.
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import random
-import re
 import threading
 import time
 import uuid
@@ -35,6 +33,12 @@ import numpy as np
 from google.protobuf.message import Message
 
 from piserve._proto import policy_pb2, rpc_pb2
+from piserve.arguments import (
+    check_age,
+    check_duration,
+    credential,
+    is_local,
+)
 from piserve.errors import (
     CLOSED,
     DeadlineExceeded,
@@ -56,9 +60,6 @@ _SERVICE = "piserve.v1.PolicyService"
 _RETRY_PAUSE_S = 0.2  # where the server names none: longer than a reconnect's
 _HEALTH_PAUSE_S = 0.2
 _SERVING = 1
-_MAX_DURATION_S = 1e6  # eleven days; gRPC takes no time without end
-_MAX_AGE_S = 1e12  # microseconds of it fit in the message
-_HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]+)?")
 # What another policy in the known one's place may answer, or make of a call.
 _MAYBE_ANOTHER_POLICY = (
     InvalidObservation,
@@ -143,7 +144,7 @@ class PolicyCalls:
             check_duration("max_age", max_age)
         if supersede_older and not robot_id:
             raise ValueError("supersede_older needs a robot_id")
-        if api_key is not None and tls is None and not _is_local(address):
+        if api_key is not None and tls is None and not is_local(address):
             raise ValueError(
                 f"api_key would cross the network to {address} in the clear: "
                 "give tls=grpc.ssl_channel_credentials(...)"
@@ -152,7 +153,7 @@ class PolicyCalls:
         self._tls = tls
         self._policy = policy
         self._timeout = timeout
-        self._metadata = _credential(api_key or "")
+        self._metadata = credential(api_key or "")
         self._robot_id = robot_id
         self._supersede_older = supersede_older
         self._max_age = max_age
@@ -186,10 +187,7 @@ class PolicyCalls:
     ) -> Steps[Dict[str, Any]]:
         if attempts < 1:
             raise ValueError(f"attempts: got {attempts}, want at least 1")
-        if not 0 <= age < _MAX_AGE_S:
-            raise ValueError(
-                f"age: got {age} s, want at least 0, below {_MAX_AGE_S:.0e}"
-            )
+        check_age(age)
         budget = _Budget(self._timeout if timeout is None else timeout)
         try:
             return (
@@ -322,15 +320,6 @@ class PolicyCalls:
             request.max_age_us = max(1, int(self._max_age * 1e6))
 
 
-def check_duration(name: str, seconds: float) -> None:
-    """ValueError unless a call may take that long."""
-    if not 0 < seconds <= _MAX_DURATION_S:
-        raise ValueError(
-            f"{name}: got {seconds} s, want a finite time above 0, "
-            f"at most {_MAX_DURATION_S:.0f} s"
-        )
-
-
 class _Budget:
     """How much of a call's time is left, by the monotonic clock."""
 
@@ -447,27 +436,5 @@ def _set_noise(
     request.noise.data = noise.astype("<f4").tobytes()
 
 
-def _credential(api_key: str) -> Tuple[Tuple[str, str], ...]:
-    key = api_key.strip()  # a file's last line ends in a newline
-    if not (key.isascii() and key.isprintable()):
-        raise ValueError("api_key: got characters that are not printable ASCII")
-    return (("authorization", f"Api-Key {key}"),) if key else ()
-
-
 def serialized(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _is_local(address: str) -> bool:
-    """On this machine, where nobody listens between client and server."""
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    plain = _HOST_PORT.fullmatch(address)
-    if plain is None:
-        return False  # a resolver's scheme may name any host
-    if plain["host"] == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(plain["host"].strip("[]")).is_loopback
-    except ValueError:
-        return False

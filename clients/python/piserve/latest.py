@@ -26,7 +26,8 @@ from typing import (
     Tuple,
 )
 
-from piserve.calls import check_duration, pause_before_retry
+from piserve.arguments import check_duration
+from piserve.calls import pause_before_retry
 from piserve.errors import PolicyError, StaleObservation
 
 
