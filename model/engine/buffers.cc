@@ -11,6 +11,7 @@
 #include <limits>
 #include <vector>
 
+#include "model/kernels/prefix_attention.h"
 #include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
 
@@ -102,6 +103,7 @@ Buffers::Buffers(const Variant& v, const EngineWeights& weights,
                          std::min(p, kernels::kSplitGemmTokens), v.vlm.width});
   prefix_squares =
       Empty(at::kFloat, {v.vlm.width / kernels::kAddGemmSquares, p});
+  prefix_begun = Int(kernels::kPrefixAttentionWords);
 
   const std::int64_t q = rows * v.suffix_len();
   mixed = Bf16({q, v.expert.width});

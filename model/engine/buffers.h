@@ -69,6 +69,7 @@ struct Buffers {
   at::Tensor prefix_act;      // [P, mlp]
   at::Tensor prefix_parts;    // fp32 [parts, tokens, width] of a split product
   at::Tensor prefix_squares;  // fp32 [width / kAddGemmSquares, P]: of prefix_x
+  at::Tensor prefix_begun;    // int32 [kPrefixAttentionWords]
 
   // Denoising, Q = R * suffix_len().
   at::Tensor mixed;           // [Q, width]: pi0's action MLP in between

@@ -204,6 +204,7 @@ at::Tensor PrefillStage::Attention(int index) {
            .row_base = Data<int>(b_.row_base),
            .prefix_len = Data<int>(b_.micro_prefix_len),
            .out = Data<Bf16>(b_.prefix_o),
+           .begun = Data<unsigned>(b_.prefix_begun),
            .rows = shape_.rows,
            .tokens = len_,
            .heads = heads,

@@ -51,6 +51,7 @@ cudaError_t LaunchPrefixAttention(const PrefixAttentionArgs& args,
   all.start = args.prefix_len;
   all.query_len = args.prefix_len;
   all.out = args.out;
+  all.begun = args.begun;
   all.rows = args.rows;
   all.tokens = args.tokens;
   all.heads = args.heads;

@@ -14,6 +14,11 @@ struct AttentionArgs : SuffixAttentionArgs {
   // [rows], device: tokens of a row that matter. Tiles of queries wholly beyond
   // become zeros. Null: all.
   const int* query_len = nullptr;
+  // Two words of device memory, zero before the first call and for calls of one
+  // stream only, by which the second of a call's two launches knows that the
+  // work before both has ended, and need not wait for the first's end. Null: it
+  // waits.
+  unsigned* begun = nullptr;
 };
 
 // mma.sync, short tiles, keys split eight ways at one row: for few queries, and

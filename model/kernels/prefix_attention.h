@@ -6,6 +6,8 @@
 
 namespace piserve::kernels {
 
+inline constexpr int kPrefixAttentionWords = 2;
+
 struct PrefixAttentionArgs {
   // Query head h of token t of row r: q + (r * tokens + t) * token_stride +
   // h * head_dim. Rotated. 16-byte aligned, so is the stride.
@@ -19,6 +21,10 @@ struct PrefixAttentionArgs {
   const int* prefix_len =
       nullptr;                   // [rows], device: 1 .. min(tokens, cache_len)
   __nv_bfloat16* out = nullptr;  // [rows * tokens, heads * head_dim]
+  // kPrefixAttentionWords in device memory, zero before the first call and for
+  // calls of one stream only, with which a call of two kernels takes less time;
+  // may be null.
+  unsigned* begun = nullptr;
   int rows = 0;
   int tokens = 0;  // a row's, padding included
   int heads = 0;

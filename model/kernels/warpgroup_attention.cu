@@ -16,6 +16,7 @@
 #include "model/kernels/launch.cuh"
 #include "model/kernels/processors.h"
 #include "model/kernels/tma.cuh"
+#include "model/kernels/warpgroup_attention/begin.cuh"
 #include "model/kernels/warpgroup_attention/consume.cuh"
 #include "model/kernels/warpgroup_attention/finish.cuh"
 #include "model/kernels/warpgroup_attention/produce.cuh"
@@ -103,9 +104,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     PrefetchTensorMap(p.v);
     InitBarriers<kPeers>(shared);
   }
+  AwaitFirst(p);
   __syncthreads();
   if (kPeers > 1) ClusterArriveRelaxed();
-  WaitForPrevious();
+  Begin(p);
   if (kPeers > 1) ClusterWait();  // all peers' barriers are there
   if (threadIdx.x < kGroup) {
     RunProducer<kPeers, kParts>(p, shared);
@@ -117,6 +119,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       ConsumeItems<kPeers>(p, shared);
     }
   }
+  End(p);
 }
 
 // Which of a row's tiles of queries see their keys in one CTA, the first
@@ -231,12 +234,15 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   const int tiles = CeilDiv(args.tokens * args.heads, kRows);
   const Plan plan = PlanFor(tiles, args.rows, args.cache_len);
   p.tiles = plan.whole;
+  const bool two = plan.whole > 0 && plan.whole < tiles;
+  if (two && args.begun != nullptr) p.turn = Turn::kFirst;
   if (plan.whole > 0) {
     error = PeersOf(plan.whole, args.rows) == 1
                 ? LaunchWhole<1>(p, stream)
                 : LaunchWhole<kPeersOfWhole>(p, stream);
   }
   if (error != cudaSuccess || plan.whole == tiles) return error;
+  if (p.turn == Turn::kFirst) p.turn = Turn::kSecond;
   p.first_tile = plan.whole;
   p.tiles = tiles - plan.whole;
   return LaunchClusters<1, true>(p, plan.splits, p.tiles * args.rows, stream);

@@ -34,9 +34,15 @@ inline constexpr int kBlockBytes = kTileBytes / kBlocks;
 // A copy brings as much of a tile as each of two CTAs fetches for both.
 inline constexpr int kCopyBlocks = kBlocks / 2;
 
+// Which launch of a call's: the second may begin while the first one's last
+// items are under way, since it knows from it that the work before both has
+// ended (begin.cuh).
+enum class Turn { kOnly, kFirst, kSecond };
+
 struct Params {
   CUtensorMap q, k, v;
   AttentionArgs args;
+  Turn turn = Turn::kOnly;
   float scale = 0;     // of scores, to units of log 2
   int first_tile = 0;  // of each row's queries
   int tiles = 0;       // of those, from there on, that the launch is about

@@ -10,6 +10,7 @@
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
+#include "model/kernels/prefix_attention.h"
 #include "model/kernels/suffix_attention.h"
 #include "model/kernels/vision_attention.h"
 #include "tests/model/kernels/benchmark.h"
@@ -64,8 +65,11 @@ KernelCase AttentionCase(const char* what, Attention kernel, int rows,
   auto out = std::make_shared<DeviceArray<Bf16>>(queries * kHeads * kDim);
   auto start =
       std::make_shared<DeviceArray<int>>(std::vector<int>(rows, prefix));
+  auto begun = std::make_shared<DeviceArray<unsigned>>(
+      std::vector<unsigned>(kPrefixAttentionWords, 0));
   c.launch = [=](int set, cudaStream_t stream) {
     AttentionArgs args;
+    args.begun = begun->data();
     args.q = q->data();
     args.token_stride = kQkv;
     args.cache_k = k->data() + set * cache;

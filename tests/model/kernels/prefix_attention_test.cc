@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/kernels/norm.h"
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
 
@@ -69,12 +70,15 @@ std::vector<Bf16> Result(const Shape& s, const Inputs& in) {
   args.row_base = s.row_base == 0 ? nullptr : base.data();
   args.prefix_len = length.data();
   args.out = out.data();
+  DeviceArray<unsigned> begun(std::vector<unsigned>(kPrefixAttentionWords, 0));
+  args.begun = begun.data();
   args.rows = s.rows();
   args.tokens = s.tokens;
   args.heads = kHeads;
   args.head_dim = s.head_dim;
   args.cache_len = s.cache_len;
   EXPECT_EQ(LaunchPrefixAttention(args, nullptr), cudaSuccess);
+  EXPECT_EQ(begun.Get(), std::vector<unsigned>(kPrefixAttentionWords, 0));
   return out.Get();
 }
 
@@ -139,6 +143,63 @@ TEST_F(PrefixAttentionTest, EqualsItsTwinWhereClustersGoOnFromRowToRow) {
     for (int i = 0; i < 150; ++i) lengths.push_back(1 + i * 31 % tokens);
     ExpectTwin({lengths, tokens, tokens + 50});
   }
+}
+
+// Calls of two kernels, each between one that writes its queries and one that
+// reads its results, every other one of other queries: who began too early
+// would find those of the call before.
+TEST_F(PrefixAttentionTest, KernelsTogetherKeepTheirPlaceInAStream) {
+  constexpr int kCalls = 16;
+  const Shape s{{816, 788, 768, 816, 300, 640, 801, 816}, 816, 867};
+  const Inputs in(s);
+  const int tokens = s.rows() * s.tokens, out_width = kHeads * s.head_dim;
+  const int width = static_cast<int>(s.stride());
+  std::vector<Bf16> turned = in.q;
+  std::rotate(turned.begin(), turned.begin() + 5 * width, turned.end());
+  DeviceArray<Bf16> sources[] = {DeviceArray<Bf16>(in.q),
+                                 DeviceArray<Bf16>(turned)};
+  DeviceArray<float> gain(std::vector<float>(width, 1));
+  DeviceArray<Bf16> q(in.q.size()), k(Cached(s, in.k)), v(Cached(s, in.v));
+  DeviceArray<Bf16> out(static_cast<std::size_t>(tokens) * out_width);
+  DeviceArray<int> length(s.length);
+  DeviceArray<unsigned> begun(std::vector<unsigned>(kPrefixAttentionWords, 0));
+  const auto call = [&](int i, unsigned* words, DeviceArray<Bf16>& to) {
+    EXPECT_EQ(LaunchRmsNorm(sources[i % 2].data(), gain.data(), q.data(),
+                            tokens, width, nullptr),
+              cudaSuccess);
+    EXPECT_EQ(LaunchPrefixAttention({.q = q.data(),
+                                     .token_stride = width,
+                                     .cache_k = k.data(),
+                                     .cache_v = v.data(),
+                                     .prefix_len = length.data(),
+                                     .out = out.data(),
+                                     .begun = words,
+                                     .rows = s.rows(),
+                                     .tokens = s.tokens,
+                                     .heads = kHeads,
+                                     .head_dim = s.head_dim,
+                                     .cache_len = s.cache_len},
+                                    nullptr),
+              cudaSuccess);
+    EXPECT_EQ(LaunchRmsNorm(out.data(), gain.data(), to.data(), tokens,
+                            out_width, nullptr),
+              cudaSuccess);
+  };
+  DeviceArray<Bf16> result(out.size());
+  std::vector<Bf16> want[2];
+  for (int i = 0; i < 2; ++i) {
+    call(i, /*words=*/nullptr, result);
+    want[i] = result.Get();
+  }
+  ASSERT_FALSE(SameBits(want[0], want[1]));
+  DeviceArray<Bf16> results[] = {DeviceArray<Bf16>(out.size()),
+                                 DeviceArray<Bf16>(out.size()),
+                                 DeviceArray<Bf16>(out.size())};
+  for (int i = 0; i < kCalls; ++i) call(i, begun.data(), results[i % 3]);
+  for (int i = kCalls - 3; i < kCalls; ++i) {
+    EXPECT_TRUE(SameBits(results[i % 3].Get(), want[i % 2])) << i;
+  }
+  EXPECT_EQ(begun.Get(), std::vector<unsigned>(kPrefixAttentionWords, 0));
 }
 
 TEST_F(PrefixAttentionTest, PartsMergeAtAnyScaleOfValues) {
