@@ -21,9 +21,9 @@ struct SlotRow {
   std::span<std::uint8_t> pixels;       // [3, image, image, 3] uint8 RGB
   std::span<std::uint8_t> camera_mask;  // [3], 0 or 1
   std::span<std::int32_t> tokens;       // [L]; the first *token_count are valid
-  std::int32_t* token_count = nullptr;
-  std::span<float> state;          // [action_dim], normalised
-  std::span<float> noise;          // [H, action_dim], standard normal
+  std::int32_t* token_count = nullptr;  // 1 at least
+  std::span<float> state;               // [action_dim], normalised
+  std::span<float> noise;               // [H, action_dim], standard normal
   std::span<const float> actions;  // [H, action_dim], normalised; valid once
                                    // the wave has completed
 };

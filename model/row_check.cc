@@ -12,9 +12,9 @@ namespace piserve {
 
 absl::Status CheckRow(const Variant& variant, const SlotRow& row) {
   const int count = *row.token_count;
-  if (count < 0 || count > variant.max_token_len) {
+  if (count < 1 || count > variant.max_token_len) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "tokens: got ", count, ", want 0 to ", variant.max_token_len));
+        "tokens: got ", count, ", want 1 to ", variant.max_token_len));
   }
   for (int i = 0; i < count; ++i) {
     if (row.tokens[i] >= 0 && row.tokens[i] < variant.vocab) continue;

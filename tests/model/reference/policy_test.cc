@@ -118,13 +118,13 @@ TEST(ReferencePolicyTest, NonFiniteNoiseFailsItsRowAlone) {
   EXPECT_TRUE(policy->healthy());
 }
 
-TEST(ReferencePolicyTest, RowWithoutCamerasAndPromptHasActions) {
+TEST(ReferencePolicyTest, RowOfOneTokenAndNoCamerasHasActions) {
   const auto policy = MakePolicy("tiny_pi0", Precision::kFloat32);
   auto slot = *policy->AcquireSlot(1);
   const SlotRow row = slot->row(0);
   Fill(row, GoldenInputs("tiny_pi0", "a"), 0);
   std::fill(row.camera_mask.begin(), row.camera_mask.end(), 0);
-  *row.token_count = 0;
+  *row.token_count = 1;
   std::promise<WaveResult> promise;
   policy->Submit({std::move(slot), {.rows = 1}}, [&](WaveResult result) {
     promise.set_value(std::move(result));

@@ -105,6 +105,16 @@ TEST_F(WaveWorkerTest, TokensThatDoNotFitFailTheirRowAlone) {
   EXPECT_EQ(result.graph_rows, 1);
 }
 
+TEST_F(WaveWorkerTest, ARowWithoutTokensFailsAlone) {
+  WaveWorker worker(SmallVariant(), Echo);
+  Wave wave = MakeWave(2, 5);
+  *wave.slot->row(0).token_count = 0;
+  const WaveResult result = RunOne(worker, std::move(wave));
+  EXPECT_EQ(result.row_status[0],
+            absl::InvalidArgumentError("tokens: got 0, want 1 to 4"));
+  EXPECT_TRUE(result.row_status[1].ok());
+}
+
 TEST_F(WaveWorkerTest, ExceptionFailsAllRowsAndAllLaterWaves) {
   WaveWorker worker(SmallVariant(), [](const SlotRow& row, int steps,
                                        std::span<float> actions) {
