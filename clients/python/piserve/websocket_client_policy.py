@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import grpc
 from google.protobuf import struct_pb2
 
+from piserve.arguments import check_duration
 from piserve.client import PolicyClient
 from piserve.errors import PolicyUnavailable
 
@@ -59,6 +60,7 @@ class WebsocketClientPolicy:
         wait: float = 600.0,
         **options: Any,
     ) -> None:
+        check_duration("wait", wait)
         place = _place_of(host, port)
         if place.tls and options.get("tls") is None:
             options["tls"] = grpc.ssl_channel_credentials()

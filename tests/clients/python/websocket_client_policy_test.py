@@ -4,6 +4,7 @@ tests/end_to_end/openpi_client_test.py."""
 
 import inspect
 import logging
+import math
 
 import piserve
 import pytest
@@ -136,6 +137,13 @@ def test_it_waits_for_the_server_as_long_as_told(server, caplog):
     ):
         connect(address, wait=0.3)
     assert f"Waiting for server at {address}" in caplog.text
+
+
+@pytest.mark.parametrize("wait", [0, -1.0, math.inf, math.nan, 1e12])
+def test_a_wait_that_is_no_time_is_refused(server, wait):
+    want = "wait: got .* want a finite time above 0"
+    with serving(server) as address, pytest.raises(ValueError, match=want):
+        connect(address, wait=wait)
 
 
 def test_a_key_does_not_cross_the_network_in_the_clear():
