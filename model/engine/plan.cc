@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/engine/plan.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -88,6 +90,17 @@ bool ReadLine(const std::string& line, Plan& plan) {
   return false;
 }
 
+// Not into the page cache only: a power cut must not leave a renamed file that
+// is empty.
+bool WriteToDisk(const std::string& path, const std::string& text) {
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) return false;
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), file) == text.size() &&
+      std::fflush(file) == 0 && fsync(fileno(file)) == 0;
+  return std::fclose(file) == 0 && written;
+}
+
 }  // namespace
 
 std::string ToText(const Plan& plan) {
@@ -151,14 +164,9 @@ absl::Status WritePlan(const std::string& path, const Plan& plan) {
   std::error_code ignored;
   const auto folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, ignored);
-  {
-    std::ofstream file(draft, std::ios::trunc);
-    file << ToText(plan);
-    file.flush();
-    if (!file) {
-      return absl::UnavailableError(
-          absl::StrCat("plan: cannot write ", draft, ": ", strerror(errno)));
-    }
+  if (!WriteToDisk(draft, ToText(plan))) {
+    return absl::UnavailableError(
+        absl::StrCat("plan: cannot write ", draft, ": ", strerror(errno)));
   }
   if (std::rename(draft.c_str(), path.c_str()) != 0) {
     return absl::UnavailableError(

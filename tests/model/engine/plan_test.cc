@@ -82,6 +82,19 @@ TEST(PlanTest, AFolderThatCannotBeWrittenIsSaid) {
             absl::StatusCode::kUnavailable);
 }
 
+TEST(PlanTest, AFullDiskIsSaidAndTheOldPlanIsKept) {
+  const std::string path = TemporaryFile("full/plan");
+  ASSERT_TRUE(WritePlan(path, Example()).ok());
+  std::filesystem::remove(path + ".new");
+  std::filesystem::create_symlink("/dev/full", path + ".new");
+  const absl::Status status = WritePlan(path, Example());
+  std::filesystem::remove(path + ".new");
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(status.message().find("No space left"), std::string::npos)
+      << status;
+  EXPECT_TRUE(ReadPlan(path).ok());
+}
+
 TEST(CostTableTest, AWaveTakesItsMicroWavesAndItsSteps) {
   const CostTable costs = Example().costs;
   const WaveLayout layout = {
