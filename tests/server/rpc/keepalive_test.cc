@@ -10,22 +10,15 @@
 #include <thread>
 
 #include "tests/server/loopback.h"
+#include "tests/server/rpc/raw_http2.h"
 #include "tests/server/rpc/rpc_fixture.h"
 
 namespace piserve::server::rpc {
 namespace {
 
-using namespace std::string_literals;
-
-// Types of HTTP/2's frames; kEnd is the connection's end, kNothing that nothing
-// came for 10 s.
-enum FrameType { kNothing = -2, kEnd, kSettings = 4, kPing = 6, kGoAway = 7 };
-
-std::string Frame(FrameType type, const std::string& payload) {
-  const char size = static_cast<char>(payload.size());
-  return std::string{0, 0, size, static_cast<char>(type), 0, 0, 0, 0, 0} +
-         payload;
-}
+// What comes in place of a frame: the connection's end, or nothing for 10 s.
+constexpr int kEnd = -1;
+constexpr int kNothing = -2;
 
 // A client that speaks HTTP/2 as far as it is told to: it answers no ping.
 class MuteClient {
@@ -34,7 +27,7 @@ class MuteClient {
     EXPECT_GE(socket_, 0);
     const timeval patience = {.tv_sec = 10, .tv_usec = 0};
     setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, ""));
+    Send(Preface());
   }
   ~MuteClient() { close(socket_); }
 
@@ -45,7 +38,7 @@ class MuteClient {
   // At once: a server that has had enough may cut between two of them.
   void Ping(int times = 1) {
     std::string pings;
-    for (int i = 0; i < times; ++i) pings += Frame(kPing, "8 bytes."s);
+    for (int i = 0; i < times; ++i) pings += Frame(kPing, 0, 0, "8 bytes.");
     Send(pings);
   }
 
@@ -58,10 +51,10 @@ class MuteClient {
 
  private:
   int NextFrame() {
-    unsigned char head[9];
+    char head[9];
     if (const int end = Read(head, sizeof(head)); end < 0) return end;
-    std::string payload(head[0] << 16 | head[1] << 8 | head[2], 0);
-    const int end = Read(payload.data(), payload.size());
+    std::string body(NumberIn({head, 3}), 0);
+    const int end = Read(body.data(), body.size());
     return end < 0 ? end : head[3];
   }
 

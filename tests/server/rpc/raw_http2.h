@@ -15,6 +15,42 @@
 
 namespace piserve::server::rpc {
 
+enum FrameType {
+  kData = 0,
+  kHeaders = 1,
+  kReset = 3,
+  kSettings = 4,
+  kPing = 6,
+  kGoAway = 7,
+  kWindow = 8
+};
+
+inline std::string BigEndian(std::uint32_t n) {
+  std::string out;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    out.push_back(static_cast<char>(n >> shift));
+  }
+  return out;
+}
+
+inline std::uint32_t NumberIn(std::string_view bytes) {
+  std::uint32_t n = 0;
+  for (const char c : bytes) n = n << 8 | static_cast<std::uint8_t>(c);
+  return n;
+}
+
+// A head of 9 bytes, which begins with the body's size in three, and the body.
+inline std::string Frame(FrameType type, char flags, std::uint32_t stream,
+                         const std::string& body) {
+  return BigEndian(static_cast<std::uint32_t>(body.size())).substr(1) +
+         static_cast<char>(type) + flags + BigEndian(stream) + body;
+}
+
+// How a client begins.
+inline std::string Preface() {
+  return "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "");
+}
+
 // An HTTP/2 client that begins gRPC messages and does not end them: what no
 // gRPC library would send. Obeys flow control.
 class RawHttp2 {
@@ -24,7 +60,7 @@ class RawHttp2 {
   RawHttp2(int port, const std::string& method, int streams,
            std::uint32_t declared)
       : fd_(ConnectToLoopback(port)), open_(fd_ >= 0) {
-    Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, ""));
+    Send(Preface());
     const std::string headers =
         Header(":method", "POST") + Header(":scheme", "http") +
         Header(":path", method) + Header(":authority", "x") +
@@ -73,38 +109,12 @@ class RawHttp2 {
   }
 
  private:
-  enum Type {
-    kData = 0,
-    kHeaders = 1,
-    kReset = 3,
-    kSettings = 4,
-    kPing = 6,
-    kGoAway = 7,
-    kWindow = 8
-  };
   struct Stream {
     std::uint64_t sent = 0;
     std::int64_t window = 0;  // beyond the initial one
     bool reset = false;
   };
 
-  static std::string BigEndian(std::uint32_t n) {
-    std::string out;
-    for (int shift = 24; shift >= 0; shift -= 8) {
-      out.push_back(static_cast<char>(n >> shift));
-    }
-    return out;
-  }
-  static std::uint32_t Number(std::string_view bytes) {
-    std::uint32_t n = 0;
-    for (const char c : bytes) n = n << 8 | static_cast<std::uint8_t>(c);
-    return n;
-  }
-  static std::string Frame(Type type, char flags, std::uint32_t id,
-                           const std::string& body) {
-    return BigEndian(static_cast<std::uint32_t>(body.size())).substr(1) +
-           static_cast<char>(type) + flags + BigEndian(id) + body;
-  }
   // A literal of HPACK, without Huffman and not indexed.
   static std::string Header(const std::string& name, const std::string& value) {
     return std::string(1, '\0') + static_cast<char>(name.size()) + name +
@@ -129,9 +139,9 @@ class RawHttp2 {
     }
     std::string_view in = received_;
     while (in.size() >= 9) {
-      const std::size_t size = 9 + Number(in.substr(0, 3));
+      const std::size_t size = 9 + NumberIn(in.substr(0, 3));
       if (in.size() < size) break;
-      Take(in[3], in[4], Number(in.substr(5, 4)), in.substr(9, size - 9));
+      Take(in[3], in[4], NumberIn(in.substr(5, 4)), in.substr(9, size - 9));
       in.remove_prefix(size);
     }
     received_ = std::string(in);
@@ -140,15 +150,15 @@ class RawHttp2 {
   void Take(char type, char flags, std::uint32_t id, std::string_view body) {
     if (type == kSettings && (flags & 1) == 0) {
       for (; body.size() >= 6; body.remove_prefix(6)) {
-        if (Number(body.substr(0, 2)) == 4) {
-          initial_window_ = Number(body.substr(2, 4));
+        if (NumberIn(body.substr(0, 2)) == 4) {
+          initial_window_ = NumberIn(body.substr(2, 4));
         }
       }
       Send(Frame(kSettings, 1, 0, ""));
     } else if (type == kPing && (flags & 1) == 0) {
       Send(Frame(kPing, 1, 0, std::string(body)));
     } else if (type == kWindow) {
-      (id == 0 ? window_ : streams_[id].window) += Number(body);
+      (id == 0 ? window_ : streams_[id].window) += NumberIn(body);
     } else if (type == kReset || (type == kHeaders && (flags & 1) != 0)) {
       streams_[id].reset = true;
     } else if (type == kGoAway) {
