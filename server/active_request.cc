@@ -28,8 +28,9 @@ void ActiveRequest::Succeed(std::span<const float> actions,
                             const WaveResult& wave, int wave_rows) {
   absl::StatusOr<InferenceReply> reply = MakeReply(actions);
   EndStage("post");
-  if (reply.ok() && context_.clock->Now() > deadline) {
-    reply = DeadlineMissed(deadline - request.received);
+  if (const absl::Time now = context_.clock->Now();
+      reply.ok() && now > deadline) {
+    reply = DeadlineMissed(now - request.received, deadline - request.received);
   }
   if (reply.ok()) {
     reply->wave_rows = wave_rows;

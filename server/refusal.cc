@@ -158,11 +158,12 @@ absl::Status Dropped(DropReason reason) {
                      absl::ZeroDuration());
 }
 
-absl::Status DeadlineMissed(absl::Duration served) {
-  return WithReason(absl::DeadlineExceededError(absl::StrCat(
-                        "the actions were ready after the deadline of ",
-                        absl::FormatDuration(served))),
-                    "LATE");
+absl::Status DeadlineMissed(absl::Duration after, absl::Duration within) {
+  return WithReason(
+      absl::DeadlineExceededError(absl::StrCat(
+          "the actions were ready after ", absl::FormatDuration(after),
+          ", want them within ", absl::FormatDuration(within))),
+      "LATE");
 }
 
 absl::Status NonFiniteOutput() {

@@ -39,8 +39,9 @@ absl::Status Rejected(const batching::Rejection& rejection,
 // Let in, but ended without being launched.
 absl::Status Dropped(batching::DropReason reason);
 
-// DEADLINE_EXCEEDED: computed, but after the deadline.
-absl::Status DeadlineMissed(absl::Duration served);
+// DEADLINE_EXCEEDED: computed, but ready only `after` the request's receipt,
+// later than its deadline.
+absl::Status DeadlineMissed(absl::Duration after, absl::Duration within);
 
 // INTERNAL, actions withheld.
 absl::Status NonFiniteOutput();

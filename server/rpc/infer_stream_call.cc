@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/error.h"
+#include "server/refusal.h"
 #include "server/rpc/codec.h"
 #include "server/rpc/status_codec.h"
 
@@ -226,7 +227,7 @@ void InferStreamCall::Conclude(Unsent& answer) const {
   const absl::Duration elapsed = backends.clock.Now() - answer.request.received;
   if (answer.status.ok() && answer.served > absl::ZeroDuration() &&
       elapsed > answer.served) {
-    answer = Refusal(answer.request, Late(elapsed, answer.served));
+    answer = Refusal(answer.request, DeadlineMissed(elapsed, answer.served));
   }
   backends.observer.Completed(Method::kInferStream, answer.status, elapsed);
 }

@@ -5,8 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "model/error.h"
+#include "server/refusal.h"
 #include "server/rpc/codec.h"
 
 namespace piserve::server::rpc {
@@ -60,21 +59,13 @@ absl::StatusOr<InferenceRequest> Admit(
   return request;
 }
 
-absl::Status Late(absl::Duration after, absl::Duration within) {
-  return WithReason(
-      absl::DeadlineExceededError(absl::StrCat(
-          "the answer was ready to be sent after ", absl::FormatDuration(after),
-          ", want it within ", absl::FormatDuration(within))),
-      "LATE");
-}
-
 absl::StatusOr<InferenceReply> NotAfterDeadline(
     absl::StatusOr<InferenceReply> reply, absl::Time received, absl::Time now) {
   if (!reply.ok() || reply->deadline_served <= absl::ZeroDuration() ||
       now - received <= reply->deadline_served) {
     return reply;
   }
-  return Late(now - received, reply->deadline_served);
+  return DeadlineMissed(now - received, reply->deadline_served);
 }
 
 }  // namespace piserve::server::rpc

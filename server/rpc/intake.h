@@ -56,9 +56,6 @@ absl::StatusOr<InferenceRequest> Admit(
     const v1::ObservationRequest& observation,
     std::shared_ptr<const void> storage);
 
-// DEADLINE_EXCEEDED: the answer could be given `after` the request's receipt.
-absl::Status Late(absl::Duration after, absl::Duration within);
-
 // What is sent for what Inference gave: an answer that is ready only after the
 // deadline it was served under is DEADLINE_EXCEEDED instead.
 absl::StatusOr<InferenceReply> NotAfterDeadline(

@@ -274,7 +274,7 @@ void Session::Conclude(Call& call) {
   // to take that.
   if (answer.ok() && answer->deadline_served > absl::ZeroDuration() &&
       elapsed > answer->deadline_served) {
-    answer = DeadlineMissed(answer->deadline_served);
+    answer = DeadlineMissed(elapsed, answer->deadline_served);
   }
   hub_.backends.observer.Completed(rpc::Method::kWebsocketInfer,
                                    answer.status(), elapsed);

@@ -241,6 +241,7 @@ TEST_F(QueueTest, LateAnswerIsNotHandedOut) {
   const absl::Status status = running_->Wait().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(ReasonOf(status), "LATE");
+  EXPECT_THAT(status.message(), HasSubstr(", want them within 5s"));
 }
 
 TEST_F(QueueTest, CancelledIsNeverComputed) {

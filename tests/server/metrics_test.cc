@@ -133,7 +133,8 @@ TEST(MetricsTest, ValuesAreInBaseUnits) {
 TEST(MetricsTest, AnAnswerIsLateWhereverThatIsFound) {
   Metrics metrics;
   metrics.Received(rpc::Method::kInfer);
-  metrics.Completed(rpc::Method::kInfer, DeadlineMissed(absl::Seconds(1)),
+  metrics.Completed(rpc::Method::kInfer,
+                    DeadlineMissed(absl::Seconds(2), absl::Seconds(1)),
                     absl::Seconds(2));
   EXPECT_THAT(Page(metrics),
               HasSubstr("piserve_outputs_withheld_total{reason=\"late\"} 1"));
@@ -159,7 +160,8 @@ TEST(MetricsTest, WhatWasLaunchedAndGivesNoAnswerHasFailed) {
   Metrics metrics;
   for (const absl::Status& status :
        {RowFailed(absl::UnknownError("")), AnswerLost(absl::UnknownError("")),
-        NonFiniteOutput(), DeadlineMissed(absl::Seconds(1))}) {
+        NonFiniteOutput(),
+        DeadlineMissed(absl::Seconds(2), absl::Seconds(1))}) {
     metrics.Completed(rpc::Method::kInfer, status, absl::Seconds(1));
   }
   EXPECT_THAT(Page(metrics),
