@@ -43,7 +43,6 @@ class Gemm {
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
 
-  const GemmShape& shape() const { return shape_; }
   const Algorithm& algorithm() const { return algo_; }
 
   // Enqueues. `workspace` must hold the bytes given to Candidates and be used
