@@ -217,18 +217,14 @@ absl::Status CheckTiling(std::span<const Entry> entries,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::map<std::string, std::string>> ReadMetadata(
-    const json& object) {
+absl::Status CheckMetadata(const json& object) {
   if (!object.is_object()) return BadFile("__metadata__: want an object");
-  std::map<std::string, std::string> metadata;
   for (const auto& [key, value] : object.items()) {
-    if (!value.is_string()) {
-      return BadFile(absl::StrCat("__metadata__.", Quoted(key), ": got ",
-                                  DescribeJson(value), ", want a string"));
-    }
-    metadata[key] = value.get_ref<const std::string&>();
+    if (value.is_string()) continue;
+    return BadFile(absl::StrCat("__metadata__.", Quoted(key), ": got ",
+                                DescribeJson(value), ", want a string"));
   }
-  return metadata;
+  return absl::OkStatus();
 }
 
 // All entries in the order of their data, each checked and given its span.
@@ -282,14 +278,12 @@ absl::StatusOr<Safetensors> Safetensors::Parse(
   if (!header.ok()) {
     return BadFile(absl::StrCat("header: ", header.status().message()));
   }
-  Safetensors file;
   if (const auto it = header->find(kMetadata); it != header->end()) {
-    auto metadata = ReadMetadata(*it);
-    if (!metadata.ok()) return metadata.status();
-    file.metadata_ = *std::move(metadata);
+    if (absl::Status s = CheckMetadata(*it); !s.ok()) return s;
   }
   auto entries = ReadEntries(*header, bytes, kLengthBytes + text->size());
   if (!entries.ok()) return entries.status();
+  Safetensors file;
   for (Entry& entry : *entries) {
     file.index_[entry.tensor.name] = file.tensors_.size();
     file.tensors_.push_back(std::move(entry.tensor));

@@ -73,10 +73,6 @@ class Safetensors {
   // nullptr if there is none.
   const StoredTensor* Find(std::string_view name) const;
 
-  const std::map<std::string, std::string>& metadata() const {
-    return metadata_;
-  }
-
   // The whole file, header included.
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::shared_ptr<const void>& owner() const { return owner_; }
@@ -88,7 +84,6 @@ class Safetensors {
   std::shared_ptr<const void> owner_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::size_t, std::less<>> index_;
-  std::map<std::string, std::string> metadata_;
 };
 
 }  // namespace piserve::checkpoint

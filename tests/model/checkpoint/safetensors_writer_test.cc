@@ -26,7 +26,10 @@ TEST(SafetensorsWriterTest, WhatIsWrittenIsReadAgain) {
   ASSERT_TRUE(writer->Finish().ok());
   const auto file = Safetensors::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
-  EXPECT_EQ(file->metadata().at("k"), "v");
+  const std::string_view text(
+      reinterpret_cast<const char*>(file->bytes().data()),
+      file->bytes().size());
+  EXPECT_THAT(text, ::testing::HasSubstr(R"("__metadata__":{"k":"v"})"));
   EXPECT_EQ(file->Find("wide")->data[0], std::byte{'1'});
   EXPECT_EQ(file->Find("a\"b")->data[2], std::byte{'z'});
 }
