@@ -13,9 +13,8 @@ using Shape = std::vector<std::int64_t>;
 // Collects specs under a name prefix.
 class SpecList {
  public:
-  void Add(std::string name, Shape shape,
-           TensorUse use = TensorUse::kInference) {
-    specs_.push_back({std::move(name), std::move(shape), use});
+  void Add(std::string name, Shape shape) {
+    specs_.push_back({std::move(name), std::move(shape)});
   }
 
   // name.weight [out, ...] and name.bias [out].
@@ -81,7 +80,7 @@ void AddVlm(const GemmaSize& size, SpecList& list) {
     list.Add(layer + "input_layernorm.weight", {size.width});
     list.Add(layer + "post_attention_layernorm.weight", {size.width});
   }
-  list.Add(prefix + "norm.weight", {size.width}, TensorUse::kUnused);
+  list.Add(prefix + "norm.weight", {size.width});
 }
 
 // Pi0.5 computes scale, shift and gate from the time instead of a weight.
@@ -137,8 +136,7 @@ std::vector<TensorSpec> TensorSpecs(const Variant& variant) {
 
 TensorSpec DeadExpertHead(const Variant& variant) {
   return {"paligemma_with_expert.gemma_expert.lm_head.weight",
-          {variant.vocab, variant.expert.width},
-          TensorUse::kUnused};
+          {variant.vocab, variant.expert.width}};
 }
 
 }  // namespace piserve::checkpoint

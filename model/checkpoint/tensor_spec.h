@@ -26,19 +26,13 @@ inline constexpr std::string_view kTokenEmbedding =
 inline constexpr std::string_view kEmbedTokens =
     "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight";
 
-enum class TensorUse {
-  kInference,
-  kUnused,  // every file holds it, but no action depends on it
-};
-
 struct TensorSpec {
   std::string name;                 // canonical: openpi's
   std::vector<std::int64_t> shape;  // linear weights are [out, in]
-  TensorUse use = TensorUse::kInference;
 };
 
 // Every tensor that a checkpoint of this variant must hold, sorted by name:
-// all that Weights::Find knows. The VLM's final norm is unused.
+// all that Weights::Find knows. No action depends on the VLM's final norm.
 // Source: openpi models_pytorch; docs/pi0.md 3.4.
 std::vector<TensorSpec> TensorSpecs(const Variant& variant);
 

@@ -39,17 +39,6 @@ TEST(TensorSpecTest, Pi05HasTheReleasedTensorsAndParameters) {
             3'616'757'520);
 }
 
-TEST(TensorSpecTest, OnlyTheVlmsLastNormIsUnused) {
-  for (const Variant& variant : {Pi0Variant(), Pi05Variant()}) {
-    std::vector<std::string> unused;
-    for (const TensorSpec& spec : TensorSpecs(variant)) {
-      if (spec.use == TensorUse::kUnused) unused.push_back(spec.name);
-    }
-    EXPECT_EQ(unused, std::vector<std::string>{std::string(kVlmPrefix) +
-                                               "norm.weight"});
-  }
-}
-
 TEST(TensorSpecTest, NamesAreSortedAndUnique) {
   const std::vector<TensorSpec> specs = TensorSpecs(Pi05Variant());
   for (std::size_t i = 1; i < specs.size(); ++i) {
