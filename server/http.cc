@@ -5,12 +5,13 @@
 
 #include <atomic>
 #include <chrono>
-#include <mutex>
 #include <string_view>
 #include <thread>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "batching/mutex.h"
 #include "model/error.h"
 #include "prometheus/text_serializer.h"
 #include "server/address.h"
@@ -74,7 +75,7 @@ class HttpServer::Log {
 
   const CivetCallbacks* callbacks() const { return &callbacks_; }
   std::string Get() const {
-    const std::lock_guard lock(mutex_);
+    batching::MutexLock lock(mutex_);
     return text_;
   }
 
@@ -85,7 +86,7 @@ class HttpServer::Log {
     const auto* server =
         static_cast<CivetServer*>(mg_get_user_data(mg_get_context(connection)));
     auto* log = static_cast<Log*>(const_cast<void*>(server->getUserContext()));
-    const std::lock_guard lock(log->mutex_);
+    batching::MutexLock lock(log->mutex_);
     if (log->text_.size() < kLongest) {
       absl::StrAppend(&log->text_, log->text_.empty() ? "" : "; ", message);
     }
@@ -93,8 +94,8 @@ class HttpServer::Log {
   }
 
   CivetCallbacks callbacks_;
-  mutable std::mutex mutex_;
-  std::string text_;  // the first messages
+  mutable batching::Mutex mutex_;
+  std::string text_ ABSL_GUARDED_BY(mutex_);  // the first messages
 };
 
 class HttpServer::Handler : public CivetHandler {
