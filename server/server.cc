@@ -25,7 +25,8 @@ constexpr absl::Duration kWatchInterval = absl::Milliseconds(20);
 constexpr absl::Duration kFaultAnswers = absl::Seconds(1);
 constexpr absl::Duration kFaultShutdown = absl::Seconds(1);
 constexpr std::chrono::seconds kFaultPatience{2};
-// Of recordings, where the process ends without destroying anything.
+// Of recordings: beside a lost device the process ends without destroying
+// anything.
 constexpr absl::Duration kLastRecords = absl::Seconds(1);
 // That gRPC may hold beside a full queue's worth of messages under way.
 constexpr std::size_t kUnparsedSlack = std::size_t{64} << 20;
@@ -250,11 +251,12 @@ absl::StatusOr<Exit> Server::Run() {
   if (absl::Status s = LoadPolicies(); !s.ok()) return s;
   if (!drain_wanted()) {
     if (absl::Status s = Open(); !s.ok()) return s;
-    if (!Watch(absl::InfiniteFuture(), [this] { return drain_wanted(); })) {
-      return StopFaulty();
-    }
   }
-  return FinishAndStop();
+  const bool healthy =
+      Watch(absl::InfiniteFuture(), [this] { return drain_wanted(); });
+  const Exit exit = healthy ? FinishAndStop() : StopFaulty();
+  if (records_ != nullptr) records_->Flush(kLastRecords);
+  return exit;
 }
 
 absl::Status Server::LoadPolicies() {
@@ -354,7 +356,6 @@ Exit Server::FinishAndStop() {
     return StopFaulty();
   }
   StopListeners(std::clamp(until - Now(), kLeastLastWrites, kLastWrites));
-  if (lost_device() && records_ != nullptr) records_->Flush(kLastRecords);
   log_.Log(LogLevel::kInfo, "drained");
   return Exit::kDrained;
 }
@@ -383,7 +384,6 @@ Exit Server::StopFaulty() {
   const std::future<void> stopped = shutdown.get_future();
   std::thread(std::move(shutdown)).detach();
   stopped.wait_for(kFaultPatience);
-  if (records_ != nullptr) records_->Flush(kLastRecords);
   return Exit::kDeviceFault;
 }
 
