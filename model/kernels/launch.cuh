@@ -9,7 +9,8 @@ namespace piserve::kernels {
 
 // Every kernel here may start while the one before it in the stream still runs
 // (programmatic dependent launch), so each begins with WaitForPrevious, before
-// it reads or writes what any earlier work may touch.
+// it reads or writes what any earlier work may touch. The one exception is
+// warpgroup_attention/begin.cuh.
 __device__ inline void WaitForPrevious() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 }
