@@ -3,6 +3,7 @@
 
 import collections
 import concurrent.futures
+import fnmatch
 import math
 import re
 import shutil
@@ -24,6 +25,7 @@ from serving import (
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
 SECTION = CONTRACT.split("\n## Metrics\n")[1].split("\n## ")[0]
 CODE = re.compile(r"`(\w+)(?:{[^`]*})?`")
+LABELLED = re.compile(r"`([\w*]+)(?:{([^`]*)})?`")
 
 
 def line_with(text):
@@ -33,7 +35,7 @@ def line_with(text):
 
 # The one list of all names, each in `code`; process_* is a family of others.
 NAMES = frozenset(
-    f"piserve_{name}" for name in CODE.findall(line_with("`build_info`"))
+    f"piserve_{name}" for name in CODE.findall(line_with("`build_info{"))
 )
 GPU_ONLY = frozenset(
     f"piserve_{name}"
@@ -43,6 +45,46 @@ GPU_ONLY = frozenset(
 )
 # Begins with the first fault, after which a server of one policy ends.
 FAULTS = frozenset({"piserve_gpu_faults_total"})
+
+
+def labels_in(braces):
+    """Of {method,code} both; of {stage=parse,decode} stage."""
+    return {braces.split("=")[0]} if "=" in braces else set(braces.split(","))
+
+
+def labels_of_contract():
+    """By metric: what the list says, and what `carry` adds to patterns."""
+    labels = {
+        f"piserve_{name}": labels_in(braces) if braces else set()
+        for name, braces in LABELLED.findall(line_with("`build_info{"))
+        if "*" not in name
+    }
+    for clause in re.split(r"[.;] ", line_with("carry `device`")):
+        patterns, carries, label = clause.rpartition(" carry ")
+        if not carries:
+            continue
+        for pattern, _ in LABELLED.findall(patterns):
+            for name in fnmatch.filter(labels, f"piserve_{pattern}"):
+                labels[name].add(label.strip("`."))
+    return labels
+
+
+def labels_of(page):
+    """By metric: the sets of labels that its series have, le apart."""
+    labels = collections.defaultdict(set)
+    for name in names_of(page):
+        sample = rf"^{name}(?:_bucket|_sum|_count)?(?:{{(.*)}})? "
+        for found in re.findall(sample, page, re.MULTILINE):
+            of_series = set(re.findall(r'(\w+)="', found)) - {"le"}
+            labels[name].add(frozenset(of_series))
+    return labels
+
+
+def stages_of(page):
+    series = re.findall(
+        r'^piserve_stage_seconds_count{stage="(\w+)"}', page, re.M
+    )
+    return set(series)
 
 
 def latency_buckets():
@@ -175,6 +217,23 @@ def test_page_has_the_metrics_of_the_contract_and_no_others(used_server):
 
 def test_page_of_a_gpu_has_its_metrics_too(gpu_server):
     assert names_of(gpu_server.get("/metrics")) >= GPU_ONLY | FAULTS
+
+
+def test_labels_are_those_of_the_contract(used_server, gpu_server):
+    want = labels_of_contract()
+    for server in (used_server, gpu_server):
+        for name, series in labels_of(server.get("/metrics")).items():
+            assert series == {frozenset(want[name])}, name
+
+
+def test_stages_are_those_of_the_contract(used_server):
+    (stages,) = (
+        set(braces.split("=")[1].split(","))
+        for name, braces in LABELLED.findall(line_with("`build_info{"))
+        if name == "stage_seconds"
+    )
+    copies = {"h2d", "d2h"}  # of a real GPU
+    assert stages_of(used_server.get("/metrics")) == stages - copies
 
 
 def test_buckets_are_those_of_the_contract(used_server):
