@@ -1,4 +1,0 @@
-#include "model/kernels/weight_gemm/add_tile.cuh"
-namespace piserve::kernels::weight_gemm {
-template cudaError_t LaunchAdd<128, 208, Pairs::kOfTokens>(const AddGemmArgs&, int, cudaStream_t);
-}
