@@ -166,6 +166,12 @@ absl::Status DeadlineMissed(absl::Duration after, absl::Duration within) {
       "LATE");
 }
 
+absl::Status DeadlineMet(absl::Duration after, absl::Duration within) {
+  return within > absl::ZeroDuration() && after > within
+             ? DeadlineMissed(after, within)
+             : absl::OkStatus();
+}
+
 absl::Status NonFiniteOutput() {
   return WithReason(
       absl::InternalError("the policy gave actions that are not finite; they "

@@ -43,6 +43,10 @@ absl::Status Dropped(batching::DropReason reason);
 // later than its deadline.
 absl::Status DeadlineMissed(absl::Duration after, absl::Duration within);
 
+// OK, or that, for actions that were served under a deadline of `within` and
+// are ready `after` the request's receipt. A `within` of 0: under none.
+absl::Status DeadlineMet(absl::Duration after, absl::Duration within);
+
 // INTERNAL, actions withheld.
 absl::Status NonFiniteOutput();
 

@@ -225,9 +225,9 @@ void InferStreamCall::Queue(Unsent answer) {
 void InferStreamCall::Conclude(Unsent& answer) const {
   const Backends& backends = service_.backends_;
   const absl::Duration elapsed = backends.clock.Now() - answer.request.received;
-  if (answer.status.ok() && answer.served > absl::ZeroDuration() &&
-      elapsed > answer.served) {
-    answer = Refusal(answer.request, DeadlineMissed(elapsed, answer.served));
+  if (answer.status.ok()) {
+    const absl::Status met = DeadlineMet(elapsed, answer.served);
+    if (!met.ok()) answer = Refusal(answer.request, met);
   }
   backends.observer.Completed(Method::kInferStream, answer.status, elapsed);
 }

@@ -61,11 +61,9 @@ absl::StatusOr<InferenceRequest> Admit(
 
 absl::StatusOr<InferenceReply> NotAfterDeadline(
     absl::StatusOr<InferenceReply> reply, absl::Time received, absl::Time now) {
-  if (!reply.ok() || reply->deadline_served <= absl::ZeroDuration() ||
-      now - received <= reply->deadline_served) {
-    return reply;
-  }
-  return DeadlineMissed(now - received, reply->deadline_served);
+  if (!reply.ok()) return reply;
+  const absl::Status met = DeadlineMet(now - received, reply->deadline_served);
+  return met.ok() ? std::move(reply) : met;
 }
 
 }  // namespace piserve::server::rpc

@@ -272,9 +272,9 @@ void Session::Conclude(Call& call) {
   absl::StatusOr<InferenceReply>& answer = *call.answer;
   // It may have waited behind the answer to an older request, or for the client
   // to take that.
-  if (answer.ok() && answer->deadline_served > absl::ZeroDuration() &&
-      elapsed > answer->deadline_served) {
-    answer = DeadlineMissed(elapsed, answer->deadline_served);
+  if (answer.ok()) {
+    const absl::Status met = DeadlineMet(elapsed, answer->deadline_served);
+    if (!met.ok()) answer = met;
   }
   hub_.backends.observer.Completed(rpc::Method::kWebsocketInfer,
                                    answer.status(), elapsed);
