@@ -24,8 +24,8 @@ from serving import (
 
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
 SECTION = CONTRACT.split("\n## Metrics\n")[1].split("\n## ")[0]
-CODE = re.compile(r"`(\w+)(?:{[^`]*})?`")
-LABELLED = re.compile(r"`([\w*]+)(?:{([^`]*)})?`")
+# A metric in `code`, or a pattern of some, and what stands in its braces.
+CODE = re.compile(r"`([\w*]+)(?:{([^`]*)})?`")
 
 
 def line_with(text):
@@ -33,13 +33,16 @@ def line_with(text):
     return line
 
 
-# The one list of all names, each in `code`; process_* is a family of others.
-NAMES = frozenset(
-    f"piserve_{name}" for name in CODE.findall(line_with("`build_info{"))
-)
+# The one list of all metrics; process_* is a family of others.
+LISTED = {
+    f"piserve_{name}": braces
+    for name, braces in CODE.findall(line_with("`build_info{"))
+    if name != "process_*"
+}
+NAMES = frozenset(LISTED)
 GPU_ONLY = frozenset(
     f"piserve_{name}"
-    for name in CODE.findall(
+    for name, _ in CODE.findall(
         line_with("exist only where a GPU is").split(" exist only")[0]
     )
 )
@@ -55,15 +58,14 @@ def labels_in(braces):
 def labels_of_contract():
     """By metric: what the list says, and what `carry` adds to patterns."""
     labels = {
-        f"piserve_{name}": labels_in(braces) if braces else set()
-        for name, braces in LABELLED.findall(line_with("`build_info{"))
-        if "*" not in name
+        name: labels_in(braces) if braces else set()
+        for name, braces in LISTED.items()
     }
     for clause in re.split(r"[.;] ", line_with("carry `device`")):
         patterns, carries, label = clause.rpartition(" carry ")
         if not carries:
             continue
-        for pattern, _ in LABELLED.findall(patterns):
+        for pattern, _ in CODE.findall(patterns):
             for name in fnmatch.filter(labels, f"piserve_{pattern}"):
                 labels[name].add(label.strip("`."))
     return labels
@@ -82,7 +84,7 @@ def labels_of(page):
 
 def stages_of(page):
     series = re.findall(
-        r'^piserve_stage_seconds_count{stage="(\w+)"}', page, re.M
+        r'^piserve_stage_seconds_count{stage="(\w+)"}', page, re.MULTILINE
     )
     return set(series)
 
@@ -227,11 +229,7 @@ def test_labels_are_those_of_the_contract(used_server, gpu_server):
 
 
 def test_stages_are_those_of_the_contract(used_server):
-    (stages,) = (
-        set(braces.split("=")[1].split(","))
-        for name, braces in LABELLED.findall(line_with("`build_info{"))
-        if name == "stage_seconds"
-    )
+    stages = set(LISTED["piserve_stage_seconds"].split("=")[1].split(","))
     copies = {"h2d", "d2h"}  # of a real GPU
     assert stages_of(used_server.get("/metrics")) == stages - copies
 
