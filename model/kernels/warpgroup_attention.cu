@@ -233,18 +233,19 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const int tiles = CeilDiv(args.tokens * args.heads, kRows);
   const Plan plan = PlanFor(tiles, args.rows, args.cache_len);
-  p.tiles = plan.whole;
   const bool two = plan.whole > 0 && plan.whole < tiles;
-  if (two && args.begun != nullptr) p.turn = Turn::kFirst;
+  const bool overlap = two && args.begun != nullptr;
+  p.tiles = plan.whole;
+  p.turn = overlap ? Turn::kFirst : Turn::kOnly;
   if (plan.whole > 0) {
     error = PeersOf(plan.whole, args.rows) == 1
                 ? LaunchWhole<1>(p, stream)
                 : LaunchWhole<kPeersOfWhole>(p, stream);
   }
   if (error != cudaSuccess || plan.whole == tiles) return error;
-  if (p.turn == Turn::kFirst) p.turn = Turn::kSecond;
   p.first_tile = plan.whole;
   p.tiles = tiles - plan.whole;
+  p.turn = overlap ? Turn::kSecond : Turn::kOnly;
   return LaunchClusters<1, true>(p, plan.splits, p.tiles * args.rows, stream);
 }
 
