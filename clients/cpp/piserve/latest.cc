@@ -2,6 +2,7 @@
 #include "clients/cpp/piserve/latest.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -10,6 +11,14 @@
 #include "clients/cpp/piserve/status.h"
 
 namespace piserve::client {
+namespace {
+
+// For a condition variable, whose time has an end: a year is as good as ever.
+std::chrono::nanoseconds Bounded(absl::Duration wait) {
+  return absl::ToChronoNanoseconds(std::min(wait, absl::Hours(24 * 365)));
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<LatestOnly>> LatestOnly::Create(
     InferFn infer, Options options) {
@@ -35,15 +44,16 @@ LatestOnly::LatestOnly(InferFn infer, Options options)
 
 LatestOnly::~LatestOnly() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     closed_ = true;
     waiting_.reset();
   }
+  changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
 absl::Status LatestOnly::Observe(ObservationIn observation) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const Clock::TimePoint now = options_.clock->Now();
   const Clock::TimePoint captured = observation.captured_at.value_or(now);
   if (captured > now) {
@@ -58,16 +68,15 @@ absl::Status LatestOnly::Observe(ObservationIn observation) {
   }
   newest_capture_ = observation.captured_at = captured;
   waiting_ = {.number = ++given_, .observation = std::move(observation)};
+  changed_.notify_all();
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<LatestChunk>> LatestOnly::Newest(
     absl::Duration timeout) {
-  const auto has_news = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return HasFreshChunk() || !error_.ok();
-  };
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithTimeout(absl::Condition(&has_news), timeout);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, Bounded(timeout),
+                    [this] { return HasFreshChunk() || !error_.ok(); });
   std::optional<LatestChunk> chunk = TakeChunk();
   if (chunk.has_value() || error_.ok()) return chunk;
   return std::exchange(error_, absl::OkStatus());
@@ -92,7 +101,7 @@ std::optional<LatestChunk> LatestOnly::TakeChunk() {
 }
 
 void LatestOnly::Reset() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   waiting_.reset();
   chunk_.reset();
   error_ = absl::OkStatus();
@@ -109,11 +118,8 @@ void LatestOnly::Work() {
 }
 
 std::optional<LatestOnly::Numbered> LatestOnly::TakeObservation() {
-  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return closed_ || waiting_.has_value();
-  };
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&has_work));
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return closed_ || waiting_.has_value(); });
   if (waiting_.has_value()) sent_ = waiting_->number;
   return std::exchange(waiting_, std::nullopt);
 }
@@ -135,13 +141,14 @@ absl::StatusOr<ActionChunk> LatestOnly::Ask(const ObservationIn& observation) {
 
 void LatestOnly::File(const Numbered& asked,
                       absl::StatusOr<ActionChunk> answer) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (asked.number <= handed_) return;
   if (!answer.ok()) {
     // Of an older one nothing is told: what becomes of the newer one will be.
     if (asked.number == sent_) {
       error_ = answer.status();
       error_number_ = asked.number;
+      changed_.notify_all();
     }
     return;
   }
@@ -150,6 +157,7 @@ void LatestOnly::File(const Numbered& asked,
             .captured_at = *asked.observation.captured_at,
             .chunk = *std::move(answer)};
   if (error_number_ <= asked.number) error_ = absl::OkStatus();
+  changed_.notify_all();
 }
 
 void LatestOnly::PauseAfter(const absl::Status& status) {
@@ -157,8 +165,8 @@ void LatestOnly::PauseAfter(const absl::Status& status) {
   const std::optional<absl::Duration> delay =
       RetryDelay(status, std::nullopt, absl::InfiniteDuration());
   if (!delay.has_value()) return;
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithTimeout(absl::Condition(&closed_), *delay);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, Bounded(*delay), [this] { return closed_; });
 }
 
 }  // namespace piserve::client

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "clients/cpp/piserve/clock.h"
 #include "clients/cpp/piserve/observation.h"
@@ -90,23 +90,25 @@ class LatestOnly {
   absl::StatusOr<ActionChunk> Ask(const ObservationIn& observation);
   void File(const Numbered& asked, absl::StatusOr<ActionChunk> answer);
   void PauseAfter(const absl::Status& status);
-  std::optional<LatestChunk> TakeChunk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool HasFreshChunk() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<LatestChunk> TakeChunk();  // mutex_ is held
+  bool HasFreshChunk() const;              // mutex_ is held
   absl::Duration AgeOf(const Filed& filed) const;
 
   const InferFn infer_;
   const Options options_;
-  absl::Mutex mutex_;
-  std::optional<Numbered> waiting_ ABSL_GUARDED_BY(mutex_);
+  // Not absl::Mutex: its waits end by the wall clock, which may be set back.
+  std::mutex mutex_;  // guards what follows, but for threads_
+  std::optional<Numbered> waiting_;
   // Numbers of observations: the newest given, sent, handed out as a chunk.
-  std::uint64_t given_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::uint64_t handed_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::optional<Clock::TimePoint> newest_capture_ ABSL_GUARDED_BY(mutex_);
-  std::optional<Filed> chunk_ ABSL_GUARDED_BY(mutex_);
-  absl::Status error_ ABSL_GUARDED_BY(mutex_);
-  std::uint64_t error_number_ ABSL_GUARDED_BY(mutex_) = 0;  // its observation's
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::uint64_t given_ = 0;
+  std::uint64_t sent_ = 0;
+  std::uint64_t handed_ = 0;
+  std::optional<Clock::TimePoint> newest_capture_;
+  std::optional<Filed> chunk_;
+  absl::Status error_;
+  std::uint64_t error_number_ = 0;  // its observation's
+  bool closed_ = false;
+  std::condition_variable changed_;
   std::vector<std::thread> threads_;
 };
 
