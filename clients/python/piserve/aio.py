@@ -18,13 +18,13 @@ import numpy as np
 
 from piserve._proto import policy_pb2
 from piserve.calls import (
-    CHANNEL_OPTIONS,
     MAX_ATTEMPTS,
     METHODS,
     Pause,
     PolicyCalls,
     Send,
     Steps,
+    channel_options,
     serialized,
 )
 from piserve.errors import PolicyError, closed
@@ -161,6 +161,7 @@ def _is_cancelled() -> bool:
 def _open(
     address: str, tls: Optional[grpc.ChannelCredentials]
 ) -> grpc.aio.Channel:
+    options = channel_options(address)
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(address, tls, options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, tls, options=options)

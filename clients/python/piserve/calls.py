@@ -68,7 +68,7 @@ _MAYBE_ANOTHER_POLICY = (
     PolicyUnavailable,
 )
 
-CHANNEL_OPTIONS: Tuple[Tuple[str, int], ...] = (
+_CHANNEL_OPTIONS: Tuple[Tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),  # this client retries by the contract itself
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),  # what connecting may take
@@ -77,6 +77,14 @@ CHANNEL_OPTIONS: Tuple[Tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10000),
     ("grpc.max_receive_message_length", 8 << 20),
 )
+
+
+def channel_options(address: str) -> Tuple[Tuple[str, int], ...]:
+    """How gRPC shall connect to that address."""
+    if not is_local(address):
+        return _CHANNEL_OPTIONS
+    # The environment's http_proxy would lead off this machine.
+    return (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
 
 
 class Method(NamedTuple):

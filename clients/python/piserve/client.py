@@ -11,13 +11,13 @@ import numpy as np
 
 from piserve._proto import policy_pb2
 from piserve.calls import (
-    CHANNEL_OPTIONS,
     MAX_ATTEMPTS,
     METHODS,
     Pause,
     PolicyCalls,
     Send,
     Steps,
+    channel_options,
     serialized,
 )
 from piserve.errors import PolicyError, closed
@@ -187,6 +187,7 @@ class PolicyClient(PolicyCalls):
 
 
 def _open(address: str, tls: Optional[grpc.ChannelCredentials]) -> grpc.Channel:
+    options = channel_options(address)
     if tls is None:
-        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-    return grpc.secure_channel(address, tls, options=CHANNEL_OPTIONS)
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, tls, options=options)

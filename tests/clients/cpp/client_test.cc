@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <future>
 #include <utility>
 
@@ -296,6 +297,17 @@ TEST_F(Client, ARestartedServerIsFoundAgain) {
     status = client->Infer(FakeObservation()).status();
   }
   EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(Client, AServerOnThisMachineIsAskedPastAProxy) {
+  for (const char* name :
+       {"no_grpc_proxy", "no_proxy", "grpc_proxy", "https_proxy"}) {
+    unsetenv(name);
+  }
+  setenv("http_proxy", "http://127.0.0.1:1", 1);  // where nobody listens
+  const auto chunk = Connect()->Infer(FakeObservation());
+  unsetenv("http_proxy");
+  EXPECT_TRUE(chunk.ok()) << chunk.status();
 }
 
 TEST(ClientOptions, WhatMakesNoSenseIsRefused) {

@@ -262,6 +262,15 @@ def test_reconnects_after_the_server_was_away(server):
     asyncio.run(work())
 
 
+def test_a_server_on_this_machine_is_asked_past_a_proxy(server, proxy):
+    async def work(client):
+        await client.infer(observation(), timeout=2.0)
+
+    with_client(server, work, api_key="k-1")
+    with pytest.raises(BlockingIOError):  # nobody called
+        proxy.accept()
+
+
 def test_wait_until_ready_gives_up_in_time(server):
     with pytest.raises(piserve.PolicyUnavailable) as caught:
         with_client(server, lambda c: c.wait_until_ready(timeout=0.5))

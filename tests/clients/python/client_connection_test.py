@@ -119,6 +119,16 @@ def test_a_network_that_is_slow_to_connect_is_waited_for(server):
     assert reply["client_timing"]["attempts"] == 1
 
 
+def test_a_server_on_this_machine_is_asked_past_a_proxy(server, proxy):
+    with (
+        serve(server) as address,
+        PolicyClient(address, api_key="k-1", timeout=2.0) as client,
+    ):
+        client.infer(observation())
+    with pytest.raises(BlockingIOError):  # nobody called
+        proxy.accept()
+
+
 def test_wait_until_ready_gives_up_in_time(server):
     start = time.monotonic()
     with (
