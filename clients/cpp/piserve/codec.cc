@@ -49,7 +49,9 @@ void EncodeFields(const ObservationIn& observation,
   request->set_class_(observation.request_class);
   request->set_supersede_older(observation.supersede_older);
   if (observation.max_age.has_value()) {
-    request->set_max_age_us(absl::ToInt64Microseconds(*observation.max_age));
+    // The wire's 0 is no limit, and less than that would be a long one.
+    request->set_max_age_us(std::max<std::int64_t>(
+        1, absl::ToInt64Microseconds(*observation.max_age)));
   }
   request->set_traceparent(observation.traceparent);
   if (observation.prompt.has_value()) request->set_prompt(*observation.prompt);

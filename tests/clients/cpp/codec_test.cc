@@ -80,6 +80,17 @@ TEST(Codec, AgeIsMeasuredAtSending) {
   EXPECT_EQ(out.age_us(), 12000u);
 }
 
+TEST(Codec, NoTimeLeftIsNotSentAsNoLimit) {
+  for (const absl::Duration left :
+       {absl::ZeroDuration(), absl::Nanoseconds(1), -absl::Seconds(1)}) {
+    ObservationIn in;
+    in.max_age = left;
+    v1::ObservationRequest out;
+    EncodeObservation(in, &out);
+    EXPECT_EQ(out.max_age_us(), 1u) << left;
+  }
+}
+
 TEST(Codec, TheBytesSentAreThoseOfTheMessage) {
   ObservationIn in = FakeObservation();
   in.images.push_back({.name = "wrist",
