@@ -97,8 +97,10 @@ void LoadRun::Record(Sample sample, const Expectation& expectation,
   if (answer.ok()) {
     sample.wave_rows = answer->wave_rows;
     sample.graph_rows = answer->graph_rows;
-    for (const auto& [stage, duration] : answer->stages) {
-      result_.stage_ms[stage].push_back(absl::ToDoubleMilliseconds(duration));
+    if (sample.intended >= options_.warmup) {
+      for (const auto& [stage, duration] : answer->stages) {
+        result_.stage_ms[stage].push_back(absl::ToDoubleMilliseconds(duration));
+      }
     }
     if (expectation != nullptr) ++(right ? result_.right : result_.wrong);
   }

@@ -36,7 +36,7 @@ struct Sample {
 
 struct LoadResult {
   std::vector<Sample> samples;  // in order of their answers
-  // Of all OK answers, by stage.
+  // Of OK answers to what was meant to be sent after the warm-up, by stage.
   std::map<std::string, std::vector<double>> stage_ms;
   absl::Duration wall;  // to the last answer
   std::uint64_t sent = 0;
@@ -51,6 +51,7 @@ class LoadRun {
  public:
   struct Options {
     Schedule::Options schedule;
+    absl::Duration warmup = absl::ZeroDuration();  // at the schedule's start
     absl::Duration timeout = absl::Seconds(5);
     // The sender waits at this many unanswered requests, so that an overload
     // does not eat this machine's memory; the wait counts as latency.

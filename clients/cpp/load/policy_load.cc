@@ -71,7 +71,6 @@ constexpr char kUsage[] =
 
 struct Settings {
   LoadRun::Options run;
-  absl::Duration warmup;
   Call call = Call::kUnary;
   Connections connections = Connections::kOwn;
   std::string title;
@@ -108,7 +107,7 @@ absl::Status CheckNumbers(const Settings& settings) {
         absl::StrCat("--rate: got ", rate, ", want more than 0"));
   }
   if (absl::GetFlag(FLAGS_duration) <= absl::ZeroDuration() ||
-      settings.warmup < absl::ZeroDuration()) {
+      settings.run.warmup < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
         "--duration: want more than 0; --warmup: want at least 0");
   }
@@ -128,8 +127,8 @@ absl::StatusOr<Settings> SettingsFromFlags(const client::Options& options) {
   const double rate = absl::GetFlag(FLAGS_rate);
   schedule.robots = absl::GetFlag(FLAGS_robots);
   schedule.period = rate > 0 ? absl::Seconds(1) / rate : absl::ZeroDuration();
-  settings.warmup = absl::GetFlag(FLAGS_warmup);
-  schedule.end = settings.warmup + absl::GetFlag(FLAGS_duration);
+  settings.run.warmup = absl::GetFlag(FLAGS_warmup);
+  schedule.end = settings.run.warmup + absl::GetFlag(FLAGS_duration);
   settings.run.timeout = options.timeout;
   settings.run.max_in_flight = absl::GetFlag(FLAGS_max_in_flight);
   status.Update(CheckNumbers(settings));
@@ -140,7 +139,7 @@ absl::StatusOr<Settings> SettingsFromFlags(const client::Options& options) {
       options.address, schedule.robots, rate, absl::GetFlag(FLAGS_loop),
       absl::GetFlag(FLAGS_call), absl::GetFlag(FLAGS_connections),
       absl::FormatDuration(absl::GetFlag(FLAGS_duration)),
-      absl::FormatDuration(settings.warmup));
+      absl::FormatDuration(settings.run.warmup));
   return settings;
 }
 
@@ -203,15 +202,15 @@ absl::Status WriteFile(const std::string& path, const std::string& text) {
 }
 
 int Publish(const LoadResult& result, const Settings& settings, bool verified) {
-  const Report report = MakeReport(result, settings.title, settings.warmup,
+  const Report report = MakeReport(result, settings.title, settings.run.warmup,
                                    settings.run.schedule.end, verified);
   const std::string json = absl::GetFlag(FLAGS_json);
   if (json != "-") std::fputs(ReportText(report).c_str(), stdout);
   absl::Status status;
   if (!json.empty()) status.Update(WriteFile(json, ReportJson(report)));
   if (const std::string plot = absl::GetFlag(FLAGS_plot); !plot.empty()) {
-    status.Update(
-        RunGnuplot(PlotScript(result, settings.title, settings.warmup, plot)));
+    status.Update(RunGnuplot(
+        PlotScript(result, settings.title, settings.run.warmup, plot)));
   }
   if (report.wrong > 0 || report.lost > 0) return kExitWrongAnswers;
   if (!status.ok()) return Fail(status, client::kExitUsage);

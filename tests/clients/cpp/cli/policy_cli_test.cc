@@ -128,6 +128,22 @@ TEST_F(Programs, LoadReportsAsJson) {
   EXPECT_EQ(json["lost"], 0);
 }
 
+TEST_F(Programs, TheWarmUpIsInNoFigureOfTheReport) {
+  service_.on_infer = [](grpc::ServerContext*, const v1::InferRequest& request,
+                         v1::InferResponse* response) {
+    *response->mutable_result() =
+        FakeResult(request.observation().request_id());
+    response->mutable_result()->add_stages()->set_stage("gpu");
+    return grpc::Status::OK;
+  };
+  const Outcome outcome = Load("--robots=2 --rate=50 --json=- --warmup=200ms");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  const auto json = nlohmann::json::parse(outcome.output);
+  EXPECT_EQ(json["sent"], 50);
+  EXPECT_EQ(json["latency_ms"]["count"], 30);
+  EXPECT_EQ(json["stage_ms"]["gpu"]["count"], 30);
+}
+
 TEST_F(Programs, LoadRefusesRobotsThatItCannotTellApart) {
   const Outcome outcome = Load("--robots=2 --verify=alone");
   EXPECT_EQ(outcome.exit_code, 2);
