@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/intake.h"
 
-#include <chrono>
 #include <optional>
 #include <utility>
 
+#include "grpc/support/time.h"
 #include "server/refusal.h"
 #include "server/rpc/codec.h"
 
@@ -31,12 +31,14 @@ std::string PeerAddress(const grpc::CallbackServerContext& call) {
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& call,
                       const batching::Clock& clock) {
-  const auto deadline = call.deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) {
+  // Not as call.deadline() tells it: its nanoseconds overflow after 2262.
+  const gpr_timespec deadline = call.raw_deadline();
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) {
     return absl::InfiniteFuture();
   }
-  return clock.Now() +
-         absl::FromChrono(deadline - std::chrono::system_clock::now());
+  const gpr_timespec left = gpr_convert_clock_type(deadline, GPR_TIMESPAN);
+  return clock.Now() + absl::Seconds(left.tv_sec) +
+         absl::Nanoseconds(left.tv_nsec);
 }
 
 absl::StatusOr<InferenceRequest> Admit(

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/policy_service.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <cstdint>
 #include <future>
 #include <memory>
 #include <string>
@@ -11,6 +15,8 @@
 #include "gtest/gtest.h"
 #include "model/error.h"
 #include "server/rpc/codec.h"
+#include "tests/server/loopback.h"
+#include "tests/server/rpc/raw_http2.h"
 #include "tests/server/rpc/rpc_fixture.h"
 
 namespace piserve::server::rpc {
@@ -51,6 +57,31 @@ TEST_F(PolicyServiceTest, InferPassesOnWhoAskedAndHowMuchTimeThereIs) {
   EXPECT_LT(started[1].budget, absl::Seconds(21));
   EXPECT_EQ(started[0].peer, "ipv4:127.0.0.1");
   EXPECT_EQ(started[0].bytes, request.ByteSizeLong());
+}
+
+// What a client in Go sends for the longest timeout it knows; gRPC's own sends
+// none of more than 27000 hours.
+TEST_F(PolicyServiceTest, ADeadlineCenturiesAwayIsNotPast) {
+  inference_.AnswerAtOnce();
+  v1::InferRequest request;
+  *request.mutable_observation() = GoodObservation("r1");
+  const std::string message = request.SerializeAsString();
+  constexpr char kEndStream = 1, kEndHeaders = 4;
+  const std::string call =
+      Preface() +
+      Frame(kHeaders, kEndHeaders, 1,
+            CallHeaders("/piserve.v1.PolicyService/Infer") +
+                Header("grpc-timeout", "2562048H")) +
+      Frame(
+          kData, kEndStream, 1,
+          MessagePrefix(static_cast<std::uint32_t>(message.size())) + message);
+  const int client = ConnectToLoopback(listeners_->public_port());
+  ASSERT_EQ(send(client, call.data(), call.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(call.size()));
+  observer_.AwaitSent(1);
+  close(client);
+  ASSERT_EQ(inference_.started().size(), 1);
+  EXPECT_GT(inference_.started()[0].budget, absl::Hours(24 * 365 * 200));
 }
 
 TEST_F(PolicyServiceTest, TheMessageIsLetGoWithItsRequest) {

@@ -51,6 +51,24 @@ inline std::string Preface() {
   return "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "");
 }
 
+// A literal of HPACK, without Huffman and not indexed.
+inline std::string Header(const std::string& name, const std::string& value) {
+  return std::string(1, '\0') + static_cast<char>(name.size()) + name +
+         static_cast<char>(value.size()) + value;
+}
+
+// How a call begins.
+inline std::string CallHeaders(const std::string& method) {
+  return Header(":method", "POST") + Header(":scheme", "http") +
+         Header(":path", method) + Header(":authority", "x") +
+         Header("content-type", "application/grpc") + Header("te", "trailers");
+}
+
+// What a message of `bytes` bytes begins with.
+inline std::string MessagePrefix(std::uint32_t bytes) {
+  return std::string(1, '\0') + BigEndian(bytes);
+}
+
 // An HTTP/2 client that begins gRPC messages and does not end them: what no
 // gRPC library would send. Obeys flow control.
 class RawHttp2 {
@@ -61,11 +79,8 @@ class RawHttp2 {
            std::uint32_t declared)
       : fd_(ConnectToLoopback(port)), open_(fd_ >= 0) {
     Send(Preface());
-    const std::string headers =
-        Header(":method", "POST") + Header(":scheme", "http") +
-        Header(":path", method) + Header(":authority", "x") +
-        Header("content-type", "application/grpc") + Header("te", "trailers");
-    const std::string prefix = std::string(1, '\0') + BigEndian(declared);
+    const std::string headers = CallHeaders(method);
+    const std::string prefix = MessagePrefix(declared);
     for (int i = 0; i < streams; ++i) {
       const std::uint32_t id = 1 + 2 * i;
       Send(Frame(kHeaders, 4, id, headers) + Frame(kData, 0, id, prefix));
@@ -114,12 +129,6 @@ class RawHttp2 {
     std::int64_t window = 0;  // beyond the initial one
     bool reset = false;
   };
-
-  // A literal of HPACK, without Huffman and not indexed.
-  static std::string Header(const std::string& name, const std::string& value) {
-    return std::string(1, '\0') + static_cast<char>(name.size()) + name +
-           static_cast<char>(value.size()) + value;
-  }
 
   void Send(std::string_view bytes) {
     while (open_ && !bytes.empty()) {
