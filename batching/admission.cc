@@ -52,15 +52,30 @@ WaveCost CostBeside(const Ahead& ahead, const TaskTraits& task) {
                              : Max(CostOf(task), MeanCost(ahead.tasks));
 }
 
-// The soonest answer that any wave size gives behind the tasks that go first.
-absl::Duration SoonestAnswer(const Ahead& ahead, const TaskTraits& task,
-                             const DispatchOptions& options, absl::Time now) {
+// The task and those of `ahead` that are served before it.
+std::vector<const TaskTraits*> UpTo(const TaskTraits& task, const Ahead& ahead,
+                                    absl::Duration patience) {
   std::vector<const TaskTraits*> tasks = ahead.tasks;
   tasks.push_back(&task);
-  const std::vector<int> order = ServingOrder(tasks, options.patience);
-  const auto place = std::find(order.begin(), order.end(),
-                               static_cast<int>(ahead.tasks.size()));
-  const int rows = static_cast<int>(place - order.begin()) + 1;
+  std::vector<const TaskTraits*> up_to;
+  for (const int position : ServingOrder(tasks, patience)) {
+    up_to.push_back(tasks[position]);
+    if (tasks[position] == &task) break;
+  }
+  return up_to;
+}
+
+// The soonest answer that any wave size gives behind the tasks that go first,
+// at the mean of all their costs; but no sooner than alone.
+absl::Duration SoonestAnswer(const Ahead& ahead, const TaskTraits& task,
+                             const DispatchOptions& options, absl::Time now) {
+  const auto answer = [&](const WaveCost& cost, int rows, int wave_rows) {
+    return Foresee(ahead.executors, cost, rows, wave_rows, now,
+                   options.efficiency_slack)
+        .answer;
+  };
+  const auto tasks = UpTo(task, ahead, options.patience);
+  const WaveCost mean = MeanCost(tasks);
   std::set<int> sizes;
   for (const ExecutorState& state : ahead.executors) {
     sizes.insert(state.traits->sizes().begin(), state.traits->sizes().end());
@@ -68,11 +83,9 @@ absl::Duration SoonestAnswer(const Ahead& ahead, const TaskTraits& task,
   absl::Duration soonest = absl::InfiniteDuration();
   for (int size : sizes) {
     soonest =
-        std::min(soonest, Foresee(ahead.executors, CostBeside(ahead, task),
-                                  rows, size, now, options.efficiency_slack)
-                              .answer);
+        std::min(soonest, answer(mean, static_cast<int>(tasks.size()), size));
   }
-  return soonest;
+  return std::max(soonest, answer(CostOf(task), 1, 1));
 }
 
 std::optional<RejectReason> BoundReached(const Limits& limits, const Load& load,

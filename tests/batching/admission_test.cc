@@ -167,6 +167,46 @@ TEST_F(BatcherTest, ATightDeadlineGetsInAheadOfARelaxedQueue) {
   EXPECT_THAT(waves(), ElementsAre(ElementsAre(0), ElementsAre(99)));
 }
 
+// A wave takes 10 ms, and as much again for each camera.
+class MixedCostsTest : public BatcherTest {
+ protected:
+  void SetUp() override {
+    FakeTraits slow;
+    slow.sizes = {1};
+    slow.base = Ms(10);
+    slow.per_row = Ms(0);
+    slow.per_camera = Ms(10);
+    AddExecutor(slow);
+    Build();
+  }
+  TaskTraits Of(int cameras, double deadline_ms) {
+    TaskTraits traits = Traits(deadline_ms);
+    traits.cameras = cameras;
+    return traits;
+  }
+};
+
+TEST_F(MixedCostsTest, ACheapTaskThatGoesFirstIsNotTakenForADearOne) {
+  const Ticket dear = Admit(Of(3, 500));
+  EXPECT_EQ(Refuse(Of(1, 19)).predicted, Ms(20));
+  Admit(Of(1, 20));
+}
+
+TEST_F(MixedCostsTest, CheapTasksAheadOfADearOneAreNotTakenForDearOnes) {
+  const Ticket cheap = Admit(Of(1, 20));
+  EXPECT_EQ(Refuse(Of(3, 59)).predicted, Ms(60));
+  Admit(Of(3, 60));
+}
+
+TEST_F(MixedCostsTest, ADearTaskIsNotTakenForACheapOne) {
+  FakeTraits& executor = puppets_[0]->fake;
+  executor.sizes = {1, 4};
+  const Ticket a = Admit(Of(1, 30));
+  const Ticket b = Admit(Of(1, 30));
+  EXPECT_EQ(Refuse(Of(3, 39)).predicted, Ms(40));
+  Admit(Of(3, 40));
+}
+
 TEST_F(BatcherTest, AReservationCountsAsWork) {
   FakeTraits slow;
   slow.sizes = {1};
