@@ -47,9 +47,9 @@ WaveCost MeanCost(std::span<const TaskTraits* const> tasks) {
           mean([](const TaskTraits& task) { return task.steps; })};
 }
 
-WaveCost CostBeside(const Ahead& ahead, const TaskTraits& task) {
-  return ahead.tasks.empty() ? CostOf(task)
-                             : Max(CostOf(task), MeanCost(ahead.tasks));
+// Of a row ahead of the task; its own where there is none.
+WaveCost CostAhead(const Ahead& ahead, const TaskTraits& task) {
+  return ahead.tasks.empty() ? CostOf(task) : MeanCost(ahead.tasks);
 }
 
 // The task and those of `ahead` that are served before it.
@@ -90,12 +90,12 @@ absl::Duration SoonestAnswer(const Ahead& ahead, const TaskTraits& task,
 
 std::optional<RejectReason> BoundReached(const Limits& limits, const Load& load,
                                          const TaskTraits& task,
-                                         const Forecast& forecast) {
+                                         const Forecast& queue) {
   if (load.rows >= limits.rows) return RejectReason::kRows;
   if (task.bytes > limits.bytes || load.bytes > limits.bytes - task.bytes) {
     return RejectReason::kBytes;
   }
-  if (forecast.wait > limits.predicted) return RejectReason::kPredictedTime;
+  if (queue.wait > limits.predicted) return RejectReason::kPredictedTime;
   if (load.rows_of_client >= limits.rows_per_client) {
     return RejectReason::kClientLimit;
   }
@@ -145,9 +145,13 @@ std::optional<Rejection> Judge(const Limits& limits,
   if (ahead.executors.empty()) {
     return Rejection{RejectReason::kUnhealthy, kUnhealthyRetry, {}};
   }
-  const Forecast forecast = Foresee(ahead.executors, CostBeside(ahead, task),
-                                    static_cast<int>(ahead.tasks.size()) + 1, 0,
-                                    now, options.efficiency_slack);
+  const auto foresee = [&](const WaveCost& cost) {
+    return Foresee(ahead.executors, cost,
+                   static_cast<int>(ahead.tasks.size()) + 1, 0, now,
+                   options.efficiency_slack);
+  };
+  const WaveCost cost_ahead = CostAhead(ahead, task);
+  const Forecast forecast = foresee(Max(CostOf(task), cost_ahead));
   if (task.deadline <= now) {
     return Rejection{RejectReason::kDeadlinePast, {}, forecast.answer};
   }
@@ -157,10 +161,12 @@ std::optional<Rejection> Judge(const Limits& limits,
       return Rejection{RejectReason::kDeadlineUnreachable, {}, soonest};
     }
   }
-  if (const auto reason = BoundReached(limits, load, task, forecast)) {
+  // How long it waits is up to those ahead of it, whatever it costs itself.
+  const Forecast queue = foresee(cost_ahead);
+  if (const auto reason = BoundReached(limits, load, task, queue)) {
     // By then what is over the limit, or else one wave, should be gone.
-    const absl::Duration retry = std::max(forecast.wait - limits.predicted,
-                                          forecast.answer - forecast.wait);
+    const absl::Duration retry =
+        std::max(queue.wait - limits.predicted, queue.answer - queue.wait);
     return Rejection{*reason, retry, forecast.answer};
   }
   return std::nullopt;

@@ -207,6 +207,14 @@ TEST_F(MixedCostsTest, ADearTaskIsNotTakenForACheapOne) {
   Admit(Of(3, 40));
 }
 
+TEST_F(MixedCostsTest, HowLongATaskWaitsIsUpToThoseAheadOfIt) {
+  std::vector<Ticket> cheap;
+  for (int i = 0; i < 12; ++i) cheap.push_back(Admit(Of(1, 1000)));
+  // 240 ms; a wave of its own cost takes twice the time of those.
+  cheap.push_back(Admit(Of(3, 1000)));
+  EXPECT_EQ(Refuse(Of(1, 1000)).reason, RejectReason::kPredictedTime);
+}
+
 TEST_F(BatcherTest, AReservationCountsAsWork) {
   FakeTraits slow;
   slow.sizes = {1};
