@@ -24,15 +24,19 @@ namespace net = boost::asio;
 constexpr std::size_t kMaxHeaderBytes = 8192;
 constexpr char kNetworkStage[] = "gpu";
 
-// "ipv4:10.0.0.7", as gRPC names a peer without its port: a client is one
-// client on both wires.
+// "ipv4:10.0.0.7" or "ipv6:%5B::1%5D", as gRPC names a peer without its port: a
+// client is one client on both wires.
 std::string PeerOf(const net::ip::tcp::socket& socket) {
   beast::error_code error;
   const auto endpoint = socket.remote_endpoint(error);
   if (error) return "";
-  const net::ip::address address = endpoint.address();
+  net::ip::address address = endpoint.address();
+  // What comes by IPv4 to a socket that takes both.
+  if (address.is_v6() && address.to_v6().is_v4_mapped()) {
+    address = net::ip::make_address_v4(net::ip::v4_mapped, address.to_v6());
+  }
   return address.is_v4() ? absl::StrCat("ipv4:", address.to_string())
-                         : absl::StrCat("ipv6:[", address.to_string(), "]");
+                         : absl::StrCat("ipv6:%5B", address.to_string(), "%5D");
 }
 
 std::optional<std::string> HeaderOf(

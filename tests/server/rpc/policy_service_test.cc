@@ -59,6 +59,33 @@ TEST_F(PolicyServiceTest, InferPassesOnWhoAskedAndHowMuchTimeThereIs) {
   EXPECT_EQ(started[0].bytes, request.ByteSizeLong());
 }
 
+// tests/server/websocket/session_test.cc expects the same of the other wire.
+TEST_F(PolicyServiceTest, APeerIsNamedByItsAddressAlone) {
+  ListenerOptions options = FreePorts();
+  options.public_address = "[::1]:0";
+  if (!Listeners::Create(options, backends(), control_).ok()) {
+    GTEST_SKIP() << "this machine has no IPv6";
+  }
+  options.public_address = "[::]:0";
+  options.plain_text = PlainText::kAnywhere;
+  Start(options, {});
+  inference_.AnswerAtOnce();
+  const std::string port = std::to_string(listeners_->public_port());
+  v1::InferRequest request;
+  *request.mutable_observation() = GoodObservation("r1");
+  for (const char* host : {"127.0.0.1:", "[::1]:"}) {
+    grpc::ClientContext context;
+    v1::InferResponse response;
+    const auto stub = v1::PolicyService::NewStub(
+        grpc::CreateChannel(host + port, grpc::InsecureChannelCredentials()));
+    ASSERT_TRUE(stub->Infer(&context, request, &response).ok());
+  }
+  const auto started = inference_.started();
+  ASSERT_EQ(started.size(), 2);
+  EXPECT_EQ(started[0].peer, "ipv4:127.0.0.1");
+  EXPECT_EQ(started[1].peer, "ipv6:%5B::1%5D");
+}
+
 // What a client in Go sends for the longest timeout it knows; gRPC's own sends
 // none of more than 27000 hours.
 TEST_F(PolicyServiceTest, ADeadlineCenturiesAwayIsNotPast) {

@@ -69,8 +69,9 @@ class Client {
   using Error = boost::beast::error_code;
   using Fields = std::vector<std::pair<std::string, std::string>>;
 
-  explicit Client(int port) : ws_(io_), port_(port) {
-    ws_.next_layer().connect(Endpoint(port_));
+  explicit Client(int port, const char* host = "127.0.0.1")
+      : ws_(io_), port_(port) {
+    ws_.next_layer().connect(Endpoint(port_, host));
   }
 
   // The HTTP status of the handshake: 101, or 0 where Ask tells more.
@@ -156,8 +157,9 @@ class Client {
     return ws_;
   }
 
-  static boost::asio::ip::tcp::endpoint Endpoint(int port) {
-    return {boost::asio::ip::make_address("127.0.0.1"),
+  static boost::asio::ip::tcp::endpoint Endpoint(
+      int port, const char* host = "127.0.0.1") {
+    return {boost::asio::ip::make_address(host),
             static_cast<unsigned short>(port)};
   }
 

@@ -62,6 +62,29 @@ TEST_F(SessionTest, ARequestCarriesPeerPolicyAndSizeAndNoDeadline) {
   EXPECT_TRUE(started[0].storage.expired());
 }
 
+// So that a client is one client on both wires, whatever they listen on.
+TEST_F(SessionTest, APeerIsNamedAsGrpcNamesIt) {
+  ListenerOptions options = FreePort();
+  options.address = "[::1]:0";
+  if (!Listener::Create(options, backends()).ok()) {
+    GTEST_SKIP() << "this machine has no IPv6";
+  }
+  options.address = "[::]:0";
+  Start(options);
+  inference_.AnswerAtOnce();
+  for (const char* host : {"127.0.0.1", "::1"}) {
+    Client client(port(), host);
+    ASSERT_EQ(client.Upgrade(), 101);
+    client.Send(Observation(1));
+    client.Receive();
+    client.Receive();
+  }
+  const auto started = inference_.started();
+  ASSERT_EQ(started.size(), 2u);
+  EXPECT_EQ(started[0].peer, "ipv4:127.0.0.1");
+  EXPECT_EQ(started[1].peer, "ipv6:%5B::1%5D");
+}
+
 TEST_F(SessionTest, AnErrorIsATextFrameAndTheConnectionStays) {
   inference_.AnswerAtOnce();
   auto client = Connect();
