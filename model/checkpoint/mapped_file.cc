@@ -27,7 +27,8 @@ absl::Status SystemError(absl::string_view what, int error) {
 }  // namespace
 
 absl::StatusOr<MappedFile> MapFile(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without waiting for a pipe's writer; for a regular file that means nothing.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return SystemError("cannot open", errno);
   const absl::Cleanup close_fd = [fd] { close(fd); };
   struct stat info = {};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoint/mapped_file.h"
 
+#include <sys/stat.h>
+
 #include "gtest/gtest.h"
 #include "tests/model/checkpoint/files.h"
 
@@ -28,6 +30,15 @@ TEST(MappedFileTest, TextBeyondTheCapIsRefused) {
   const test::TempFolder folder;
   EXPECT_THAT(ReadTextFile(folder.Write("f", std::string((16 << 20) + 1, ' '))),
               test::Refuses({"got 16777217 bytes, want at most 16777216"}));
+}
+
+// Without a writer, to open one would wait for ever.
+TEST(MappedFileTest, APipeIsRefusedAtOnce) {
+  const test::TempFolder folder;
+  const std::string path = folder.path() + "/pipe";
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THAT(MapFile(path).status(),
+              test::Refuses({"got no regular file, want one"}));
 }
 
 TEST(MappedFileTest, AMissingFileIsNotFound) {
