@@ -53,21 +53,24 @@ int MostRows(const GraphSizes& sizes, const MemoryNeed& need, double bytes) {
   return most;
 }
 
-// Buffers did not fit: says what was asked, what there is and what would fit.
+// Buffers, or what is `beside` them, did not fit: says what was asked, what
+// there is and what would fit.
 absl::Status OutOfMemory(const Variant& variant, const EngineWeights& weights,
-                         const GraphSizes& sizes, RopeTable rope) {
+                         const GraphSizes& sizes, RopeTable rope,
+                         double beside) {
   c10::cuda::CUDACachingAllocator::emptyCache();
   std::size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);
   const auto need = MemoryNeed::Measure(variant, weights, rope);
-  const int most = need.ok() ? MostRows(sizes, *need, free) : 0;
+  const int most = need.ok() ? MostRows(sizes, *need, free - beside) : 0;
   const std::string asked =
       need.ok()
-          ? absl::StrCat(" take ", GigaBytes(need->Bytes(CapacityOf(sizes))))
+          ? absl::StrCat(" take ",
+                         GigaBytes(need->Bytes(CapacityOf(sizes)) + beside))
           : " do not fit";
   return absl::FailedPreconditionError(absl::StrCat(
       "batch_sizes: got ", sizes.batch_sizes.back(),
-      ", whose activations and caches", asked, "; ", GigaBytes(free), " of ",
+      ", which beside the weights", asked, "; ", GigaBytes(free), " of ",
       GigaBytes(total), " are left; want ",
       most > 0 ? absl::StrCat("at most ", most)
                : absl::StrCat("more memory: not even ",
@@ -125,17 +128,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
                                     : GemmBook::Choice::kFirstGuess);
   if (!gemms.ok()) return gemms.status();
   network->gemms_ = *std::move(gemms);
-  try {
-    network->buffers_ = std::make_unique<Buffers>(
-        network->variant_, network->weights_, CapacityOf(network->sizes_),
-        network->options_.rope);
-  } catch (const c10::OutOfMemoryError&) {
-    return OutOfMemory(network->variant_, network->weights_, network->sizes_,
-                       network->options_.rope);
-  } catch (const std::exception& e) {
-    return absl::InternalError(absl::StrCat("taking memory: ", e.what()));
-  }
-  if (absl::Status s = network->PrepareDenoising(); !s.ok()) return s;
+  if (absl::Status s = network->TakeMemory(); !s.ok()) return s;
   if (absl::Status s = network->Synchronize(); !s.ok()) return s;
   return network;
 }
@@ -259,8 +252,9 @@ absl::Status Network::Execute(Graph* graph, Execution execution,
   });
 }
 
-absl::Status Network::PrepareDenoising() {
-  if (!options_.optimisations.persistent_denoising) return absl::OkStatus();
+// Of a wave that one kernel denoises; 0: none does.
+absl::StatusOr<int> Network::MostPersistentRows() const {
+  if (!options_.optimisations.persistent_denoising) return 0;
   int processors = 0;
   if (absl::Status s = CudaStatus(kernels::Processors(&processors),
                                   "counting multiprocessors");
@@ -271,15 +265,31 @@ absl::Status Network::PrepareDenoising() {
   for (const int size : sizes_.batch_sizes) {
     if (PersistentDenoise::Supports(variant_, size, processors)) rows = size;
   }
-  if (rows == 0) return absl::OkStatus();
-  return Guarded("packing the expert", [&]() -> absl::Status {
+  return rows;
+}
+
+// All that is left once weights are there.
+absl::Status Network::TakeMemory() {
+  const absl::StatusOr<int> rows = MostPersistentRows();
+  if (!rows.ok()) return rows.status();
+  try {
+    buffers_ = std::make_unique<Buffers>(variant_, weights_, CapacityOf(sizes_),
+                                         options_.rope);
+    if (*rows == 0) return absl::OkStatus();
     Launcher launcher(*gemms_, stream_.stream());
-    auto made = PersistentDenoise::Create(variant_, weights_, rows, *buffers_,
+    auto made = PersistentDenoise::Create(variant_, weights_, *rows, *buffers_,
                                           launcher);
     if (!made.ok()) return made.status();
     persistent_ = *std::move(made);
     return absl::OkStatus();
-  });
+  } catch (const c10::OutOfMemoryError&) {
+    buffers_.reset();
+    return OutOfMemory(
+        variant_, weights_, sizes_, options_.rope,
+        *rows > 0 ? PersistentDenoise::NeededBytes(weights_, *rows) : 0);
+  } catch (const std::exception& e) {
+    return absl::InternalError(absl::StrCat("taking memory: ", e.what()));
+  }
 }
 
 bool Network::HasPersistent(int rows) const {

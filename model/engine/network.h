@@ -132,7 +132,8 @@ class Network {
   absl::Status Execute(Graph* graph, Execution execution,
                        const Enqueuer& enqueue);
   absl::Status CaptureGraph(Graph& graph, const Enqueuer& enqueue);
-  absl::Status PrepareDenoising();
+  absl::Status TakeMemory();
+  absl::StatusOr<int> MostPersistentRows() const;
   absl::Status Vision(const PrefixShape& prefix, Execution execution);
   absl::Status Prefill(const PrefixShape& prefix, Execution execution);
   absl::Status Denoise(int rows, int steps, Execution execution);

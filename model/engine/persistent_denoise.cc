@@ -90,6 +90,14 @@ bool PersistentDenoise::Supports(const Variant& v, int rows, int processors) {
                                  v.prefix_len());
 }
 
+double PersistentDenoise::NeededBytes(const EngineWeights& weights, int rows) {
+  const at::Tensor& modulation = weights.steps.modulation;
+  const int times = modulation.defined() ? modulation.size(0) : 0;
+  return static_cast<double>(kernels::ExpertPackedBytes() +
+                             kernels::ExpertWorkspaceBytes(rows) +
+                             kernels::ExpertShiftBytes(times));
+}
+
 PersistentDenoise::PersistentDenoise(const Variant& variant,
                                      const EngineWeights& weights, int rows,
                                      Buffers& buffers)

@@ -23,6 +23,10 @@ class PersistentDenoise {
   // multiprocessors.
   static bool Supports(const Variant& variant, int rows, int processors);
 
+  // Device memory that one for waves of up to `rows` rows takes, up to some
+  // hundred KB.
+  static double NeededBytes(const EngineWeights& weights, int rows);
+
   // For waves of up to `rows` rows. Enqueues the packing on the launcher's
   // stream, which must be torch's current one. Borrows weights and buffers.
   // Throws as ATen does.
