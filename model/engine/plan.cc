@@ -90,6 +90,11 @@ bool ReadLine(const std::string& line, Plan& plan) {
   return false;
 }
 
+// Of this process alone: others may write the same plan.
+std::string DraftOf(const std::string& path) {
+  return absl::StrCat(path, ".", getpid(), ".new");
+}
+
 // Not into the page cache only: a power cut must not leave a renamed file that
 // is empty.
 bool WriteToDisk(const std::string& path, const std::string& text) {
@@ -160,7 +165,7 @@ absl::StatusOr<Plan> ReadPlan(const std::string& path) {
 }
 
 absl::Status WritePlan(const std::string& path, const Plan& plan) {
-  const std::string draft = absl::StrCat(path, ".new");
+  const std::string draft = DraftOf(path);
   std::error_code ignored;
   const auto folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, ignored);

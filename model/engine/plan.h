@@ -40,7 +40,9 @@ absl::StatusOr<Plan> ParsePlan(std::string_view text);
 // NOT_FOUND if there is no such file.
 absl::StatusOr<Plan> ReadPlan(const std::string& path);
 
-// Replaces the file as a whole: a reader sees the old one or the new one.
+// Replaces the file as a whole: a reader sees the old one or the new one, and
+// of processes that write it at once the last one's. One thread of a process at
+// a time.
 absl::Status WritePlan(const std::string& path, const Plan& plan);
 
 }  // namespace piserve::engine

@@ -2,6 +2,8 @@
 #include "model/engine/plan.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -31,6 +33,11 @@ Plan Example() {
 
 std::string TemporaryFile(const char* name) {
   return std::filesystem::path(testing::TempDir()) / name;
+}
+
+// What this process writes before it takes the plan's name.
+std::string DraftOf(const std::string& path) {
+  return path + "." + std::to_string(getpid()) + ".new";
 }
 
 TEST(PlanTest, WhatIsWrittenIsRead) {
@@ -69,7 +76,23 @@ TEST(PlanTest, AFileIsReplacedAsAWhole) {
   const auto read = ReadPlan(path);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->key, "another");
-  EXPECT_FALSE(std::filesystem::exists(path + ".new"));
+  EXPECT_FALSE(std::filesystem::exists(DraftOf(path)));
+}
+
+// One server a device, all with one configuration.
+TEST(PlanTest, TwoServersMayWriteAtOnce) {
+  const std::string path = TemporaryFile("shared/plan");
+  const pid_t other = fork();
+  int refused = 0;
+  for (int i = 0; i < 50; ++i) refused += !WritePlan(path, Example()).ok();
+  if (other == 0) _exit(refused);
+  int status = 0;
+  ASSERT_EQ(waitpid(other, &status, 0), other);
+  EXPECT_EQ(refused, 0);
+  EXPECT_EQ(status, 0);
+  const auto read = ReadPlan(path);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(ToText(*read), ToText(Example()));
 }
 
 TEST(PlanTest, AMissingFileIsNotFound) {
@@ -85,10 +108,9 @@ TEST(PlanTest, AFolderThatCannotBeWrittenIsSaid) {
 TEST(PlanTest, AFullDiskIsSaidAndTheOldPlanIsKept) {
   const std::string path = TemporaryFile("full/plan");
   ASSERT_TRUE(WritePlan(path, Example()).ok());
-  std::filesystem::remove(path + ".new");
-  std::filesystem::create_symlink("/dev/full", path + ".new");
+  std::filesystem::create_symlink("/dev/full", DraftOf(path));
   const absl::Status status = WritePlan(path, Example());
-  std::filesystem::remove(path + ".new");
+  std::filesystem::remove(DraftOf(path));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(status.message().find("No space left"), std::string::npos)
       << status;
