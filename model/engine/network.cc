@@ -53,8 +53,8 @@ int MostRows(const GraphSizes& sizes, const MemoryNeed& need, double bytes) {
   return most;
 }
 
-// Buffers, or what is `beside` them, did not fit: says what was asked, what
-// there is and what would fit.
+// Buffers, or what is taken before them or `beside` them, did not fit: says
+// what was asked, what there is and what would fit.
 absl::Status OutOfMemory(const Variant& variant, const EngineWeights& weights,
                          const GraphSizes& sizes, RopeTable rope,
                          double beside) {
@@ -123,11 +123,6 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Create(
   // Only what has been folded into weights wants it.
   at::cuda::clearCublasWorkspaces();
   network->loaded_bytes_ = TensorBytes() - before;
-  auto gemms = GemmBook::Create(optimisations.timed_gemms
-                                    ? GemmBook::Choice::kFastest
-                                    : GemmBook::Choice::kFirstGuess);
-  if (!gemms.ok()) return gemms.status();
-  network->gemms_ = *std::move(gemms);
   if (absl::Status s = network->TakeMemory(); !s.ok()) return s;
   if (absl::Status s = network->Synchronize(); !s.ok()) return s;
   return network;
@@ -273,6 +268,11 @@ absl::Status Network::TakeMemory() {
   const absl::StatusOr<int> rows = MostPersistentRows();
   if (!rows.ok()) return rows.status();
   try {
+    auto gemms = GemmBook::Create(options_.optimisations.timed_gemms
+                                      ? GemmBook::Choice::kFastest
+                                      : GemmBook::Choice::kFirstGuess);
+    if (!gemms.ok()) return gemms.status();
+    gemms_ = *std::move(gemms);
     buffers_ = std::make_unique<Buffers>(variant_, weights_, CapacityOf(sizes_),
                                          options_.rope);
     if (*rows == 0) return absl::OkStatus();
