@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = *reinterpret_cast<Shared*>(
       raw + (1024 - SharedAddress(raw) % 1024) % 1024);
-  LetNextStart();
+  if (p.turn != Turn::kFirst) LetNextStart();
   if (threadIdx.x == 0) {
     PrefetchTensorMap(p.q);
     PrefetchTensorMap(p.k);

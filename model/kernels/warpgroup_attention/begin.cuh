@@ -9,7 +9,8 @@
 // begin by the first one's word, which releases what that one's wait has
 // acquired, and at its end for the first one itself, whose results the kernel
 // behind must find as well. So its CTAs take the multiprocessors that the first
-// one's leave.
+// one's leave. They start behind the first one's wait, lest they find the word
+// of the call before, which that one's second launch has yet to take back.
 namespace piserve::kernels::warpgroup_attention {
 
 constexpr int kBeginThread = 32;  // not the one that copies
@@ -67,9 +68,9 @@ __device__ inline void Begin(const Params& p) {
     return;
   }
   WaitForPrevious();
-  if (p.turn == Turn::kFirst && one && blockIdx.x == 0 && blockIdx.y == 0) {
-    SayBegun(p);
-  }
+  if (p.turn != Turn::kFirst) return;
+  LetNextStart();
+  if (one && blockIdx.x == 0 && blockIdx.y == 0) SayBegun(p);
 }
 
 __device__ inline void End(const Params& p) {
