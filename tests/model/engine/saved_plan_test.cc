@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a start does with the plan that an earlier one has kept.
 #include <ATen/cuda/CUDAContextLight.h>
+#include <cuda_runtime.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "model/engine/plan.h"
 #include "model/engine/policy.h"
 #include "model/variant.h"
+#include "tests/model/engine/bench_call.h"
 #include "tests/model/reference/golden_case.h"
 
 namespace piserve::engine {
@@ -33,16 +36,24 @@ class SavedPlanTest : public testing::Test {
   }
   void TearDown() override { std::remove(path_.c_str()); }
 
-  // What a start says. No power of two among the sizes.
-  std::vector<std::string> Start(std::vector<int> batch_sizes = {3, 6}) {
-    std::vector<std::string> said;
+  absl::StatusOr<std::unique_ptr<EnginePolicy>> Create(
+      std::vector<int> batch_sizes,
+      std::function<void(const std::string&)> progress) {
     EnginePolicy::Options options;
     options.batch_sizes = std::move(batch_sizes);
     options.plan_path = path_;
-    options.progress = [&](const std::string& line) { said.push_back(line); };
-    const auto policy = EnginePolicy::Create(
+    options.progress = std::move(progress);
+    return EnginePolicy::Create(
         reference::GoldenWeights("tiny_pi0", "model.safetensors"),
         std::move(options));
+  }
+
+  // What a start says. No power of two among the sizes.
+  std::vector<std::string> Start(std::vector<int> batch_sizes = {3, 6}) {
+    std::vector<std::string> said;
+    const auto policy =
+        Create(std::move(batch_sizes),
+               [&](const std::string& line) { said.push_back(line); });
     EXPECT_TRUE(policy.ok()) << policy.status();
     return said;
   }
@@ -69,6 +80,30 @@ TEST_F(SavedPlanTest, HoldsTheAnswersOfTheLargestSizeAtLeast) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->hashes.size(), 1);
   EXPECT_TRUE(plan->hashes.contains(6));
+}
+
+TEST_F(SavedPlanTest, LeavesNoMemoryForTheFirstWavesToTake) {
+  const auto free_bytes = [] {
+    std::size_t free = 0, total = 0;
+    EXPECT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+    return free;
+  };
+  const std::vector<int> sizes = {3, 5, 6, 7, 9, 10, 11};
+  Start(sizes);
+  const auto policy = Create(sizes, nullptr);
+  ASSERT_TRUE(policy.ok()) << policy.status();
+  const std::size_t ready = free_bytes();
+  for (const int rows : sizes) {
+    for (int cameras = 1; cameras <= Variant::kCameras; ++cameras) {
+      const WaveShape shape{
+          .rows = rows, .cameras = cameras, .prompt_tokens = 1};
+      auto slot = FilledSlot(**policy, shape);
+      ASSERT_TRUE(slot.ok()) << slot.status();
+      const WaveResult result = Call(**policy, *std::move(slot), shape);
+      EXPECT_THAT(result.row_status, Each(absl::OkStatus()));
+    }
+  }
+  EXPECT_EQ(free_bytes(), ready);
 }
 
 TEST_F(SavedPlanTest, IsMadeAnewWhenItDoesNotFit) {
