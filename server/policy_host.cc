@@ -61,6 +61,14 @@ absl::Status PolicyHost::Availability() const {
   return draining_ ? Draining() : WarmingUp();
 }
 
+const HostedPolicy* PolicyHost::Loaded(absl::string_view name) const {
+  batching::MutexLock lock(mutex_);
+  const auto found =
+      std::find_if(policies_.begin(), policies_.end(),
+                   [&](const auto& host) { return host->name == name; });
+  return found == policies_.end() ? nullptr : found->get();
+}
+
 std::string PolicyHost::DefaultPolicy() const {
   return names_.size() == 1 ? names_.front() : "";
 }
@@ -68,19 +76,14 @@ std::string PolicyHost::DefaultPolicy() const {
 absl::StatusOr<v1::GetPolicyInfoResponse> PolicyHost::Describe(
     absl::string_view policy) const {
   v1::GetPolicyInfoResponse response;
-  {
-    batching::MutexLock lock(mutex_);
-    for (const auto& host : policies_) {
-      if (policy.empty() || policy == host->name) {
-        *response.add_policies() = InfoOf(*host);
-      }
-    }
+  for (const std::string& name : names_) {
+    if (!policy.empty() && policy != name) continue;
+    const HostedPolicy* host = Loaded(name);
+    if (host == nullptr) return WarmingUp();
+    *response.add_policies() = InfoOf(*host);
   }
   if (policy.empty() || response.policies_size() > 0) return response;
-  const bool loading =
-      std::any_of(names_.begin(), names_.end(),
-                  [&](const std::string& name) { return policy == name; });
-  return loading ? WarmingUp() : UnknownPolicy(policy);
+  return UnknownPolicy(policy);
 }
 
 }  // namespace piserve::server

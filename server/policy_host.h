@@ -22,8 +22,9 @@ namespace piserve::server {
 // The policies of a server, from before they are loaded: the listeners can
 // answer while a policy takes minutes to load.
 //
-// Until Open, requests are refused with WARMING_UP and Describe tells of what
-// is loaded so far. Thread-safe; Add and Open come from one thread.
+// Until Open, requests are refused with WARMING_UP; Describe does so until all
+// that it is asked for are loaded. Thread-safe; Add and Open come from one
+// thread.
 class PolicyHost : public Inference, public rpc::PolicyDirectory {
  public:
   // The names that the configuration lists.
@@ -48,6 +49,9 @@ class PolicyHost : public Inference, public rpc::PolicyDirectory {
       absl::string_view policy) const override;
 
  private:
+  // Or null.
+  const HostedPolicy* Loaded(absl::string_view name) const;
+
   const std::vector<std::string> names_;
   mutable batching::Mutex mutex_;
   std::vector<std::unique_ptr<const HostedPolicy>> policies_

@@ -207,6 +207,10 @@ def test_warming_up_is_told_until_the_policy_is_loaded(libero):
             assert early.reason == "WARMING_UP"
             assert early.retry_after > 0
             assert int(early.trailers["grpc-retry-pushback-ms"]) > 0
+            # Who names no policy must not take what is loaded for all there is.
+            unnamed = client.info()
+            assert isinstance(unnamed, Refusal), unnamed
+            assert unnamed.reason == "WARMING_UP"
             with pytest.raises(urllib.error.HTTPError, match="503"):
                 process.get("/healthz")
             process.wait_until_ready()
