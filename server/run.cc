@@ -20,6 +20,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "batching/clock.h"
 #include "server/address.h"
 
 ABSL_FLAG(std::string, public_address, "", "PolicyService: host:port");
@@ -130,15 +132,21 @@ sigset_t BlockStopSignals() {
   return signals;
 }
 
+// Whoever stops a process group may signal a process twice, at once.
+constexpr absl::Duration kOneStop = absl::Seconds(1);
+
 // Lives as long as the process: it may be waiting when main returns.
 void StartSignalThread(sigset_t signals, std::weak_ptr<Server> server) {
   std::thread([signals, server = std::move(server)] {
-    for (int count = 0;; ++count) {
+    const batching::Clock& clock = batching::Clock::Real();
+    absl::Time again = absl::InfiniteFuture();  // from when on is no twin
+    for (;;) {
       int signal = 0;
       if (sigwait(&signals, &signal) != 0) continue;
       const std::shared_ptr<Server> live = server.lock();
       if (live == nullptr || live->loading()) std::_Exit(0);
-      if (count > 0) std::_Exit(128 + signal);
+      if (clock.Now() >= again) std::_Exit(128 + signal);
+      again = std::min(again, clock.Now() + kOneStop);
       live->Drain();
     }
   }).detach();

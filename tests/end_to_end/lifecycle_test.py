@@ -25,6 +25,8 @@ from serving import (
     in_threads,
     request_for,
     serving,
+    total,
+    wait_until,
     write_config,
 )
 
@@ -290,6 +292,31 @@ def test_sigterm_answers_what_was_accepted_and_turns_others_away(
         if turned_away.reason:  # else the connection was gone already
             assert turned_away.reason == "DRAINING"
             assert turned_away.retry_after == 0
+
+
+@pytest.mark.parametrize(("later", "code"), [(0.0, 0), (1.2, 143)])
+def test_a_second_signal_ends_the_process_but_not_the_firsts_twin(
+    libero, later, code
+):
+    """Promise 5: who stops a process group may signal a process twice."""
+    flags = ("--policy=hash", "--wave_time=3s", "--predicted_limit=20s")
+    with (
+        serving(*flags, program="piserve_test_server") as server,
+        RawClient(server.addresses.public) as robot,
+    ):
+        message = request_for(libero.recordings[0], robot.info().policies[0])
+
+        def end(_):
+            wait_until(lambda: total(server, "piserve_batch_rows_count") == 1)
+            server.terminate()
+            time.sleep(later)
+            server.terminate()
+            return server.wait(30)
+
+        calls = (lambda _: robot.infer(message), end)
+        answer, ended = in_threads(2, lambda index: calls[index](index))
+        assert ended == code
+        assert isinstance(answer, Refusal) == (code != 0)
 
 
 def test_a_port_in_use_refuses_to_start(tmp_path, libero_server):
