@@ -3,19 +3,23 @@ import json
 import os
 
 import pytest
-from piserve.libero import Ledger, LedgerError
+from piserve.libero import EpisodeRecord, Ledger, LedgerError
 
 RUN = {"suite": "s", "seed": 7}
+
+
+def ended(task):
+    return EpisodeRecord(task, 0, "success", 1, 0.5, [1.0], []).as_json()
 
 
 def test_a_ledger_is_read_back(tmp_path):
     path = tmp_path / "new" / "ledger.jsonl"
     with Ledger(path, RUN) as ledger:
         assert ledger.episodes == []
-        ledger.add({"task": 1})
-        ledger.add({"task": 2})
+        ledger.add(ended(1))
+        ledger.add(ended(2))
     with Ledger(path, RUN) as ledger:
-        assert ledger.episodes == [{"task": 1}, {"task": 2}]
+        assert ledger.episodes == [ended(1), ended(2)]
 
 
 def test_an_episode_is_on_disk_when_add_returns(tmp_path, monkeypatch):
@@ -25,23 +29,23 @@ def test_an_episode_is_on_disk_when_add_returns(tmp_path, monkeypatch):
     path = tmp_path / "ledger.jsonl"
     with Ledger(path, RUN) as ledger:
         before = len(synced)
-        ledger.add({"task": 1})
+        ledger.add(ended(1))
         assert len(synced) == before + 1
-        assert json.loads(path.read_text().splitlines()[-1]) == {"task": 1}
+        assert json.loads(path.read_text().splitlines()[-1]) == ended(1)
 
 
 @pytest.mark.parametrize("kept", [1, 5, 11])
 def test_a_line_that_was_cut_off_is_dropped(tmp_path, kept):
     path = tmp_path / "ledger.jsonl"
     with Ledger(path, RUN) as ledger:
-        ledger.add({"task": 1})
+        ledger.add(ended(1))
     with open(path, "ab") as file:
         file.write(b'{"task": 2}\n'[:kept])
     with Ledger(path, RUN) as ledger:
-        assert ledger.episodes == [{"task": 1}]
-        ledger.add({"task": 3})
+        assert ledger.episodes == [ended(1)]
+        ledger.add(ended(3))
     with Ledger(path, RUN) as ledger:
-        assert ledger.episodes == [{"task": 1}, {"task": 3}]
+        assert ledger.episodes == [ended(1), ended(3)]
 
 
 def test_a_header_that_was_cut_off_begins_anew(tmp_path):
@@ -68,6 +72,24 @@ def test_a_damaged_line_is_refused_by_its_number(tmp_path, line):
     with open(path, "ab") as file:
         file.write(line + b'\n{"task": 1}\n')
     with pytest.raises(LedgerError, match="line 2"):
+        Ledger(path, RUN)
+
+
+@pytest.mark.parametrize(
+    "episode",
+    [
+        {},
+        {"task": 1},
+        {**ended(1), "reward": 1.0},
+        {**RUN, "format": 1},
+    ],
+)
+def test_a_line_that_is_no_episode_is_refused_by_its_number(tmp_path, episode):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, RUN) as ledger:
+        ledger.add(ended(0))
+        ledger.add(episode)
+    with pytest.raises(LedgerError, match="line 3"):
         Ledger(path, RUN)
 
 

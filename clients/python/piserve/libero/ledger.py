@@ -8,13 +8,17 @@ episodes that it was in, and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
 import pathlib
 from typing import IO, Any, Dict, List, Mapping, Optional, Union
 
+from .schedule import EpisodeRecord
+
 _FORMAT = 1
+_FIELDS = sorted(field.name for field in dataclasses.fields(EpisodeRecord))
 
 
 class LedgerError(RuntimeError):
@@ -85,6 +89,12 @@ class Ledger:
                 f"{self._path} was begun for another run: {difference}; "
                 "give another folder"
             )
+        for number, line in enumerate(lines[1:], 2):
+            if sorted(line) != _FIELDS:
+                raise LedgerError(
+                    f"{self._path}, line {number}: got {sorted(line)}, "
+                    f"want {_FIELDS}"
+                )
         return lines[1:]
 
     def _parsed(self, line: bytes, number: int) -> Dict[str, Any]:
