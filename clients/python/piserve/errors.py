@@ -153,7 +153,7 @@ def from_rpc(error: grpc.RpcError, called: str) -> PolicyError:
         or f"got {code.name} and no message from {called}",
         reason=details.reason,
         field=details.field,
-        retry_after=details.retry_after,
+        retry_after=details.retry_after(code),
         metadata=details.metadata,
         code=code,
     )
@@ -189,13 +189,21 @@ class _Details:
         self.reason = ""
         self.field = ""
         self.description = ""
-        self.retry_after: Optional[float] = None
         self.metadata: Dict[str, str] = {}
+        self._retry_delay: Optional[float] = None  # RetryInfo's
+        self._pushback: Optional[float] = None
         for key, value in _trailers(error):
             if key == "grpc-status-details-bin":
                 self._read_status(value)
             elif key == "grpc-retry-pushback-ms":
                 self._read_pushback(value)
+
+    def retry_after(self, code: grpc.StatusCode) -> Optional[float]:
+        """Seconds until the request may be sent once more; below 0: never."""
+        exhausted = code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        if exhausted and self._retry_delay is None:
+            return None  # a pushback says when, RetryInfo that it may be
+        return self._retry_delay if self._pushback is None else self._pushback
 
     def _read_status(self, value: bytes) -> None:
         try:
@@ -218,16 +226,16 @@ class _Details:
                 first = request.field_violations[0]
                 self.field = first.field
                 self.description = first.description
-        elif name == "google.rpc.RetryInfo" and self.retry_after is None:
+        elif name == "google.rpc.RetryInfo":
             delay = rpc_pb2.RetryInfo.FromString(value).retry_delay
-            self.retry_after = delay.seconds + delay.nanos * 1e-9
+            self._retry_delay = delay.seconds + delay.nanos * 1e-9
 
     def _read_pushback(self, value: object) -> None:
         text = value.decode() if isinstance(value, bytes) else str(value)
         try:
-            self.retry_after = int(text) * 1e-3
+            self._pushback = int(text) * 1e-3
         except ValueError:
-            self.retry_after = -1.0  # gRPC's rule: unreadable means never
+            self._pushback = -1.0  # gRPC's rule: unreadable means never
 
 
 def _trailers(error: grpc.RpcError) -> Iterable[Tuple[str, Any]]:

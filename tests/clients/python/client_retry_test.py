@@ -52,6 +52,21 @@ def test_pushback_wins_over_retry_info(client, server):
     assert len(server.requests) == 2
 
 
+def test_full_queue_without_retry_info_is_not_retried(client, server):
+    server.script = [refuse(EXHAUSTED, reason="QUEUE_FULL", pushback_ms="10")]
+    with pytest.raises(piserve.QueueFull):
+        client.infer(observation())
+    assert len(server.requests) == 1
+
+
+def test_unavailable_obeys_a_pushback_without_retry_info(client, server):
+    server.script = [refuse(UNAVAILABLE, reason="LOST", pushback_ms="600")]
+    start = time.monotonic()
+    client.infer(observation())
+    assert time.monotonic() - start >= 0.6
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize("pushback", ["-1", "soon"])
 def test_negative_or_unreadable_pushback_means_never(client, server, pushback):
     server.script = [
