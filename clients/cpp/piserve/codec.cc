@@ -114,9 +114,13 @@ absl::Status DecodeActions(const v1::Array& array, ActionChunk* chunk) {
   }
   const std::uint64_t count =
       static_cast<std::uint64_t>(array.shape(0)) * array.shape(1);
-  if (array.data().size() != count * sizeof(float)) {
-    return BadReply(absl::StrCat("actions: got ", array.data().size(),
-                                 " bytes, want ", count * sizeof(float)));
+  // Divided, as the product with sizeof(float) may be too large for its type.
+  if (count == 0 || array.data().size() % sizeof(float) != 0 ||
+      array.data().size() / sizeof(float) != count) {
+    return BadReply(
+        absl::StrCat("actions: got ", array.data().size(), " bytes of shape [",
+                     absl::StrJoin(array.shape(), ", "),
+                     "], want at least one value, and 4 bytes for each"));
   }
   chunk->horizon = array.shape(0);
   chunk->action_dim = array.shape(1);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <utility>
 
 #include "clients/cpp/piserve/status.h"
 #include "tests/clients/cpp/fake_service.h"
@@ -124,6 +125,20 @@ TEST(Codec, AChunkIsReadByStep) {
 
 TEST(Codec, AnAnswerToAnotherRequestIsRefused) {
   EXPECT_EQ(Reason(FakeResult("other")), "BAD_REPLY");
+}
+
+TEST(Codec, AShapeThatItsBytesDoNotFillIsRefused) {
+  using Shape = std::pair<std::uint32_t, std::uint32_t>;
+  // 2^31 * 2^31 values would be 2^64 bytes, which is 0.
+  for (const auto& [horizon, action_dim] :
+       {Shape(1u << 31, 1u << 31), Shape(1u << 31, 1u << 30), Shape(0, 3),
+        Shape(1u << 31, 0), Shape(0, 0)}) {
+    v1::InferResult result = FakeResult("r");
+    result.mutable_actions()->set_shape(0, horizon);
+    result.mutable_actions()->set_shape(1, action_dim);
+    result.mutable_actions()->clear_data();
+    EXPECT_EQ(Reason(result), "BAD_REPLY") << horizon << " x " << action_dim;
+  }
 }
 
 TEST(Codec, ActionsThatAreNotAFiniteFloat32MatrixAreRefused) {
