@@ -55,6 +55,8 @@ namespace piserve::load {
 namespace {
 
 constexpr int kExitWrongAnswers = 5;
+// Hz. No client sends as fast, and a schedule without a period has no end.
+constexpr double kMaxRate = 1e6;
 
 constexpr char kUsage[] =
     "policy_load: put a piserve server under load\n"
@@ -102,14 +104,17 @@ absl::Status CheckNumbers(const Settings& settings) {
     return absl::InvalidArgumentError(
         "--robots and --max_in_flight: want at least 1");
   }
-  if (rate < 0 || (rate == 0 && schedule.loop == Loop::kOpen)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--rate: got ", rate, ", want more than 0"));
+  if (!(rate >= 0 && rate <= kMaxRate) ||
+      (rate == 0 && schedule.loop == Loop::kOpen)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--rate: got ", rate, ", want more than 0, at most ", kMaxRate));
   }
   if (absl::GetFlag(FLAGS_duration) <= absl::ZeroDuration() ||
-      settings.run.warmup < absl::ZeroDuration()) {
+      settings.run.warmup < absl::ZeroDuration() ||
+      schedule.end == absl::InfiniteDuration()) {
     return absl::InvalidArgumentError(
-        "--duration: want more than 0; --warmup: want at least 0");
+        "--duration: want more than 0; --warmup: want at least 0; both: want "
+        "an end");
   }
   return absl::OkStatus();
 }

@@ -166,5 +166,13 @@ TEST_F(Programs, LoadChecksItsFlags) {
   EXPECT_EQ(Load("--help").exit_code, 0);
 }
 
+TEST_F(Programs, LoadRefusesARunWithoutAnEnd) {
+  for (const char* flag : {"--rate=inf", "--rate=nan", "--rate=1e300",
+                           "--duration=inf", "--warmup=inf", "--timeout=inf"}) {
+    EXPECT_EQ(Load(flag).exit_code, 1) << flag;
+  }
+  EXPECT_EQ(Load("--loop=closed --rate=nan").exit_code, 1);
+}
+
 }  // namespace
 }  // namespace piserve::client
