@@ -194,6 +194,13 @@ absl::StatusOr<std::unique_ptr<Verifier>> MakeVerifier(
       absl::StrCat("--verify: got '", verify, "', want none, hash or alone"));
 }
 
+// For the status of MakeVerifier, which asks the server for "alone" only.
+int VerifierExitCode(const absl::Status& status) {
+  const bool asked = absl::GetFlag(FLAGS_recording).empty() &&
+                     absl::GetFlag(FLAGS_verify) == "alone";
+  return asked ? client::ExitCode(status) : client::kExitUsage;
+}
+
 absl::Status WriteFile(const std::string& path, const std::string& text) {
   if (path == "-") {
     std::fputs(text.c_str(), stdout);
@@ -233,7 +240,7 @@ int RunLoad(const client::Options& options, const Settings& settings) {
   }
   const auto verifier = MakeVerifier(*info, **client, &*observations);
   if (!verifier.ok()) {
-    return Fail(verifier.status(), client::ExitCode(verifier.status()));
+    return Fail(verifier.status(), VerifierExitCode(verifier.status()));
   }
   auto transports = MakeTransports(options, settings.call, settings.connections,
                                    settings.run.schedule.robots);

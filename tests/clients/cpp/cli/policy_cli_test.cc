@@ -150,6 +150,15 @@ TEST_F(Programs, LoadRefusesRobotsThatItCannotTellApart) {
   EXPECT_THAT(outcome.output, HasSubstr("tell them apart"));
 }
 
+TEST_F(Programs, LoadTellsAWrongFlagFromARefusal) {
+  service_.info.add_noise_shape(2);
+  service_.info.add_noise_shape(3);
+  EXPECT_EQ(Load("--verify=bogus").exit_code, 1);
+  EXPECT_EQ(Load("--verify=hash --width=100").exit_code, 1);
+  EXPECT_EQ(Load("--recording=/nowhere").exit_code, 1);
+  EXPECT_EQ(Load("--recording=/nowhere --verify=alone").exit_code, 1);
+}
+
 TEST_F(Programs, LoadTellsWhenNothingWasAnswered) {
   service_.on_infer = [](auto...) {
     return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
