@@ -224,8 +224,11 @@ int Publish(const LoadResult& result, const Settings& settings, bool verified) {
     status.Update(RunGnuplot(
         PlotScript(result, settings.title, settings.run.warmup, plot)));
   }
-  if (report.wrong > 0 || report.lost > 0) return kExitWrongAnswers;
-  if (!status.ok()) return Fail(status, client::kExitUsage);
+  const bool wrong = report.wrong > 0 || report.lost > 0;
+  if (!status.ok()) {
+    return Fail(status, wrong ? kExitWrongAnswers : client::kExitUsage);
+  }
+  if (wrong) return kExitWrongAnswers;
   return report.ok_ms.count > 0 ? client::kExitOk : client::kExitRefused;
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -166,6 +167,23 @@ TEST_F(Programs, LoadTellsWhenNothingWasAnswered) {
   const Outcome outcome = Load("--robots=1 --rate=20");
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.output, HasSubstr("INTERNAL"));
+}
+
+TEST_F(Programs, LoadTellsOfAWrongAnswerAndOfAReportNotWritten) {
+  std::atomic<float> first = 0;
+  service_.on_infer = [&](grpc::ServerContext*, const v1::InferRequest& request,
+                          v1::InferResponse* response) {
+    v1::InferResult* result = response->mutable_result();
+    *result = FakeResult(request.observation().request_id());
+    const float value = first.exchange(1);
+    result->mutable_actions()->mutable_data()->replace(
+        0, 4, reinterpret_cast<const char*>(&value), 4);
+    return grpc::Status::OK;
+  };
+  const Outcome outcome =
+      Load("--robots=1 --rate=20 --verify=alone --json=/nowhere/load.json");
+  EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("cannot be written"));
 }
 
 TEST_F(Programs, LoadChecksItsFlags) {
