@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/piserve/clock.h"
 
+#include <algorithm>
+
 #include "absl/time/clock.h"
 
 namespace piserve::client {
@@ -17,6 +19,10 @@ class SteadyClock final : public Clock {
 Clock& Clock::Steady() {
   static SteadyClock* const clock = new SteadyClock;
   return *clock;
+}
+
+std::chrono::nanoseconds Bounded(absl::Duration wait) {
+  return absl::ToChronoNanoseconds(std::min(wait, absl::Hours(24 * 365)));
 }
 
 }  // namespace piserve::client

@@ -20,4 +20,8 @@ class Clock {
   static Clock& Steady();
 };
 
+// `wait` for a condition variable, whose time has an end: a year is as good as
+// ever.
+std::chrono::nanoseconds Bounded(absl::Duration wait);
+
 }  // namespace piserve::client

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/piserve/latest.h"
 
-#include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -11,14 +9,6 @@
 #include "clients/cpp/piserve/status.h"
 
 namespace piserve::client {
-namespace {
-
-// For a condition variable, whose time has an end: a year is as good as ever.
-std::chrono::nanoseconds Bounded(absl::Duration wait) {
-  return absl::ToChronoNanoseconds(std::min(wait, absl::Hours(24 * 365)));
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<LatestOnly>> LatestOnly::Create(
     InferFn infer, Options options) {
