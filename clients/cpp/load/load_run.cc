@@ -37,28 +37,26 @@ LoadResult LoadRun::Run() {
     dropped += transport->dropped_replies();
   }
   transports_.clear();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   result_.dropped = dropped;
   return std::move(result_);
 }
 
 bool LoadRun::TakeNext(Schedule::Send* send) {
-  absl::MutexLock lock(&mutex_);
-  const auto may_go_on = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  std::unique_lock lock(mutex_);
+  const auto may_go_on = [this] {
     return in_flight_ < options_.max_in_flight &&
            (schedule_.NextTime().has_value() || in_flight_ == 0);
   };
   for (;;) {
-    mutex_.Await(absl::Condition(&may_go_on));
+    changed_.wait(lock, may_go_on);
     const std::optional<absl::Duration> next = schedule_.NextTime();
     if (!next.has_value()) return false;
     const absl::Duration left = *next - Now();
     if (left <= absl::ZeroDuration()) break;
     // An answer may bring an earlier send.
-    const auto earlier = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return schedule_.NextTime() < next;
-    };
-    mutex_.AwaitWithTimeout(absl::Condition(&earlier), left);
+    changed_.wait_for(lock, client::Bounded(left),
+                      [&] { return schedule_.NextTime() < next; });
   }
   *send = schedule_.Pop();
   ++in_flight_;
@@ -93,7 +91,7 @@ void LoadRun::Record(Sample sample, const Expectation& expectation,
   sample.status = answer.status();
   const bool right =
       answer.ok() && expectation != nullptr && expectation(*answer);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (answer.ok()) {
     sample.wave_rows = answer->wave_rows;
     sample.graph_rows = answer->graph_rows;
@@ -108,14 +106,13 @@ void LoadRun::Record(Sample sample, const Expectation& expectation,
   schedule_.Answered(sample.robot, sample.answered);
   result_.samples.push_back(std::move(sample));
   --in_flight_;
+  changed_.notify_all();
 }
 
 void LoadRun::WaitForAnswers() {
-  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return in_flight_ == 0;
-  };
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithTimeout(absl::Condition(&idle), options_.timeout + kGrace);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, client::Bounded(options_.timeout + kGrace),
+                    [this] { return in_flight_ == 0; });
   result_.lost = in_flight_;
 }
 

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "clients/cpp/load/schedule.h"
 #include "clients/cpp/load/transport.h"
@@ -83,10 +83,12 @@ class LoadRun {
   client::Clock& clock_ = client::Clock::Steady();
   const client::Clock::TimePoint start_ = clock_.Now();
 
-  absl::Mutex mutex_;
-  Schedule schedule_ ABSL_GUARDED_BY(mutex_);
-  int in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
-  LoadResult result_ ABSL_GUARDED_BY(mutex_);
+  // Not absl::Mutex: its waits end by the wall clock, which may be set back.
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  Schedule schedule_;
+  int in_flight_ = 0;
+  LoadResult result_;
 };
 
 }  // namespace piserve::load

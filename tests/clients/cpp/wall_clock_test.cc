@@ -8,8 +8,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "clients/cpp/load/load_run.h"
 #include "clients/cpp/piserve/latest.h"
 
 namespace {
@@ -84,6 +88,24 @@ TEST_F(WallClock, TheRequesterAsksAgainAfterItsPause) {
     answered = chunk.ok() && chunk->has_value();
   }
   EXPECT_TRUE(answered);
+}
+
+class AnswersAtOnce final : public load::Transport {
+ public:
+  void Send(const ObservationIn&, absl::Duration, Done done) override {
+    done(ActionChunk());
+  }
+};
+
+TEST_F(WallClock, ALoadIsSentOnTime) {
+  std::vector<std::unique_ptr<load::Transport>> transports;
+  transports.push_back(std::make_unique<AnswersAtOnce>());
+  load::LoadRun run({.schedule = {.robots = 1,
+                                  .period = absl::Milliseconds(20),
+                                  .end = absl::Milliseconds(40)}},
+                    std::move(transports), {ObservationIn()}, nullptr);
+  EXPECT_EQ(run.Run().samples.size(), 2u);
+  EXPECT_LT(elapsed(), kMuchLess);
 }
 
 }  // namespace
