@@ -62,8 +62,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
     return absl::NotFoundError(absl::StrCat(path, ": ", std::strerror(errno)));
   }
   std::ostringstream content;
-  content << file.rdbuf();
-  if (file.bad()) {
+  file >> content.rdbuf();
+  if (!file.eof()) {  // a folder, say
     return absl::InternalError(absl::StrCat(path, ": cannot be read"));
   }
   return std::move(content).str();

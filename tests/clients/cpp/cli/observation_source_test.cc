@@ -60,6 +60,11 @@ TEST(ReadImage, MissingFilesAndNamesAreToldApart) {
   EXPECT_TRUE(absl::IsInvalidArgument(ReadImage("x.jpg").status()));
 }
 
+TEST(ReadFile, AFolderIsNoEmptyFile) {
+  EXPECT_TRUE(absl::IsInternal(ReadFile(::testing::TempDir()).status()));
+  EXPECT_EQ(*ReadFile(Write("empty", "")), "");
+}
+
 TEST(ReadNoise, MustHaveThePolicysShape) {
   v1::PolicyInfo info;
   info.add_noise_shape(1);
