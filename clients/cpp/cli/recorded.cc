@@ -108,8 +108,9 @@ double LargestDifference(const std::vector<float>& recorded,
   }
   double largest = 0;
   for (std::size_t i = 0; i < recorded.size(); ++i) {
-    largest =
-        std::max<double>(largest, std::abs(recorded[i] - chunk.values[i]));
+    const double difference = std::abs(recorded[i] - chunk.values[i]);
+    if (std::isnan(difference)) return std::numeric_limits<double>::infinity();
+    largest = std::max(largest, difference);
   }
   return largest;
 }

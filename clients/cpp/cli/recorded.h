@@ -27,7 +27,7 @@ absl::StatusOr<std::vector<RecordedCall>> ReadRecordings(
     const std::string& path);
 
 // The largest difference between what was answered then and now; infinity where
-// the shapes differ.
+// the shapes differ or a value is no number.
 double LargestDifference(const std::vector<float>& recorded,
                          const ActionChunk& chunk);
 
