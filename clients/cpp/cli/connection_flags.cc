@@ -45,14 +45,23 @@ absl::Status ReadInto(const std::string& path, std::string* content) {
 absl::Status ReadTls(Options* options) {
   const std::string root = absl::GetFlag(FLAGS_tls_root);
   const std::string cert = absl::GetFlag(FLAGS_tls_cert);
+  const std::string key = absl::GetFlag(FLAGS_tls_key);
+  const std::string name = absl::GetFlag(FLAGS_tls_name);
+  if (cert.empty() != key.empty()) {
+    return absl::InvalidArgumentError(
+        cert.empty() ? "--tls_key: got one alone, want --tls_cert too"
+                     : "--tls_cert: got one alone, want --tls_key too");
+  }
   if (!absl::GetFlag(FLAGS_tls) && root.empty() && cert.empty()) {
-    return absl::OkStatus();
+    if (name.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "--tls_name: got one without TLS, want --tls or --tls_root too");
   }
   TlsOptions& tls = options->tls.emplace();
-  tls.server_name = absl::GetFlag(FLAGS_tls_name);
+  tls.server_name = name;
   absl::Status status = ReadInto(root, &tls.root_certificates);
   status.Update(ReadInto(cert, &tls.client_certificate));
-  status.Update(ReadInto(absl::GetFlag(FLAGS_tls_key), &tls.client_key));
+  status.Update(ReadInto(key, &tls.client_key));
   return status;
 }
 

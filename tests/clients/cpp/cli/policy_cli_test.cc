@@ -113,6 +113,16 @@ TEST_F(Programs, EachOutcomeHasItsExitCode) {
   EXPECT_EQ(Cli("health").exit_code, 3);
 }
 
+TEST_F(Programs, FlagsOfTlsWithoutItAreRefused) {
+  for (const char* flag :
+       {"--tls_name=robot", "--tls_key=/dev/null", "--tls --tls_key=/dev/null",
+        "--tls --tls_cert=/dev/null"}) {
+    const Outcome outcome = Cli(std::string("health ") + flag);
+    EXPECT_EQ(outcome.exit_code, 1) << flag;
+    EXPECT_THAT(outcome.output, HasSubstr("want --tls")) << flag;
+  }
+}
+
 TEST_F(Programs, ARefusalIsPrintedWithItsField) {
   const Outcome outcome = Cli("infer --state=1");
   EXPECT_THAT(outcome.output, AllOf(HasSubstr("INVALID_ARGUMENT"),
