@@ -65,7 +65,7 @@ absl::Status ReadTls(Options* options) {
   return status;
 }
 
-void PrintHelp(const std::string& usage) {
+[[noreturn]] void HelpAndExit(const std::string& usage) {
   std::fputs(usage.c_str(), stdout);
   std::puts("\nFlags:");
   std::map<std::string, const absl::CommandLineFlag*> own;
@@ -79,6 +79,11 @@ void PrintHelp(const std::string& usage) {
     std::printf("  --%s%s%s\n      %s\n", name.c_str(),
                 value.empty() ? "" : "=", value.c_str(), flag->Help().c_str());
   }
+  std::exit(kExitOk);
+}
+
+bool HasWord(const std::vector<std::string>& words, const char* word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
 }
 
 }  // namespace
@@ -130,14 +135,11 @@ absl::StatusOr<v1::PolicyInfo> FetchPolicyInfo(PolicyClient& client) {
 std::vector<std::string> ParseCommandLineOrExit(const std::string& usage,
                                                 int argc, char** argv) {
   const std::vector<std::string> all(argv + 1, argv + argc);
-  for (const std::string& word : all) {
-    if (word == "--help" || word == "-h" || word == "help") {
-      PrintHelp(usage);
-      std::exit(kExitOk);
-    }
-  }
-  const std::vector<char*> words = absl::ParseCommandLine(argc, argv);
-  return std::vector<std::string>(words.begin() + 1, words.end());
+  if (HasWord(all, "--help") || HasWord(all, "-h")) HelpAndExit(usage);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  std::vector<std::string> words(rest.begin() + 1, rest.end());
+  if (HasWord(words, "help")) HelpAndExit(usage);
+  return words;
 }
 
 std::string Describe(const absl::Status& status) {

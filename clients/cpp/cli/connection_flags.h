@@ -30,9 +30,9 @@ std::string PolicyFromFlags();
 // The description of --policy, or of the only policy hosted.
 absl::StatusOr<v1::PolicyInfo> FetchPolicyInfo(PolicyClient& client);
 
-// Parses the command line and returns the words that are no flags. `--help`
-// prints `usage` and the program's own flags and exits with 0; a wrong flag
-// exits with kExitUsage.
+// Parses the command line and returns the words that are no flags. `--help`, or
+// `help` among those words, prints `usage` and the program's own flags and
+// exits with 0; a wrong flag exits with kExitUsage.
 std::vector<std::string> ParseCommandLineOrExit(const std::string& usage,
                                                 int argc, char** argv);
 

@@ -83,6 +83,12 @@ TEST_F(Programs, InferPrintsTheChunk) {
   EXPECT_EQ(sent.state(2), 3);
 }
 
+TEST_F(Programs, HelpIsAWordOfItsOwn) {
+  EXPECT_THAT(Cli("help").output, HasSubstr("Exit code"));
+  ASSERT_THAT(Cli("infer --prompt help").output, HasSubstr("actions [2, 3]"));
+  EXPECT_EQ(service_.requests().back().observation().prompt(), "help");
+}
+
 TEST_F(Programs, InferAsJson) {
   const Outcome outcome = Cli("infer --json");
   const auto json = nlohmann::json::parse(outcome.output);
