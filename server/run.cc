@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -165,6 +167,11 @@ std::vector<char*> ParseFlags(const std::string& usage, int argc, char** argv) {
   absl::FlagsUsageConfig help;
   help.contains_help_flags = [](absl::string_view file) {
     return !absl::StrContains(file, "absl/");
+  };
+  // Not by where it was built: a file and its folder.
+  help.normalize_filename = [](absl::string_view file) {
+    const std::filesystem::path path{std::string(file)};
+    return (path.parent_path().filename() / path.filename()).string();
   };
   absl::SetFlagsUsageConfig(help);
   absl::SetProgramUsageMessage(usage);

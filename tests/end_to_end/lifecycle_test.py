@@ -64,6 +64,17 @@ def test_a_wrong_flag_is_refused_by_its_name(flag, value, want):
     assert value in done.stderr and want in done.stderr
 
 
+def test_help_names_files_as_the_repository_does():
+    done = subprocess.run(
+        [binary("piserve_test_server"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Flags from server/run.cc:" in done.stdout
+
+
 # --------------------------------------------------------------------- bounds
 
 
