@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoint/load.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -154,11 +156,28 @@ absl::StatusOr<Variant> SizesOf(const Safetensors& file,
   return variant;
 }
 
+// What stands in the way of reading `path`, the weights of `folder`. openpi
+// releases checkpoints as JAX writes them: params/ in place of the file.
+absl::Status NoWeights(const absl::Status& status, const std::string& folder,
+                       const std::string& path) {
+  std::error_code error;
+  if (!absl::IsNotFound(status) ||
+      !std::filesystem::is_directory(InFolder(folder, "params"), error)) {
+    return WithPath(status, path);
+  }
+  return WithPath(absl::NotFoundError(absl::StrCat(
+                      status.message(),
+                      ", but params/: this is a JAX checkpoint, want "
+                      "one that openpi's examples/"
+                      "convert_jax_model_to_pytorch.py made of it")),
+                  path);
+}
+
 absl::StatusOr<std::unique_ptr<Weights>> ReadWeights(
     const CheckpointOptions& options, const Sidecars& sidecars) {
   const std::string path = InFolder(options.folder, "model.safetensors");
   absl::StatusOr<Safetensors> file = Safetensors::Open(path);
-  if (!file.ok()) return WithPath(file.status(), path);
+  if (!file.ok()) return NoWeights(file.status(), options.folder, path);
   absl::StatusOr<Variant> sizes = SizesOf(*file, sidecars);
   if (!sizes.ok()) return WithPath(sizes.status(), path);
   absl::StatusOr<Variant> variant = Complete(*sizes, options, sidecars);

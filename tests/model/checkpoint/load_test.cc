@@ -243,6 +243,17 @@ TEST(LoadCheckpointTest, ABrokenFileIsRefusedWithItsPath) {
               Refuses({"model.safetensors: tensor ", "truncated"}));
 }
 
+TEST(LoadCheckpointTest, AJaxCheckpointIsToldHowToBeConverted) {
+  const TempFolder folder;
+  folder.Write("params/_METADATA", "{}");
+  folder.Write("assets/physical-intelligence/libero/norm_stats.json", kStats);
+  EXPECT_THAT(LoadCheckpoint(Micro(folder)),
+              FailsWith(absl::StatusCode::kNotFound,
+                        std::vector<std::string>{
+                            "model.safetensors: no such file", "params/",
+                            "convert_jax_model_to_pytorch.py"}));
+}
+
 TEST(LoadCheckpointTest, MissingFilesAreNotFound) {
   const TempFolder folder;
   const auto not_found = [](std::vector<std::string> parts) {
