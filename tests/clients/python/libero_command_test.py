@@ -96,6 +96,20 @@ def test_tasks_are_chosen_by_number():
     for wrong in ("3", "2-1", "0-3"):
         with pytest.raises(ValueError, match="want numbers from 0 to 2"):
             chosen(wrong, 3)
+    for wrong in ("x", "-1", "0-", "1,", "0--2"):
+        with pytest.raises(ValueError, match="want e\\.g\\."):
+            chosen(wrong, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--suite", "libero_objct"], ["--trials", "0"], ["--what"]]
+)
+def test_a_wrong_command_line_is_no_reason_to_continue(wrong, capsys):
+    """A script that repeats the command while it exits with 2 must end."""
+    with pytest.raises(SystemExit) as end:
+        main(["--out", "x", *wrong])
+    assert end.value.code == 1
+    assert wrong[0] in capsys.readouterr().err
 
 
 def test_defaults_are_openpis():

@@ -8,8 +8,9 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import sys
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Set
 
 from piserve import PolicyError
 from piserve._proto import policy_pb2
@@ -40,8 +41,8 @@ MakeEnvironment = Callable[[int], Environment]
 def main(arguments: Optional[List[str]] = None) -> int:
     """Evaluates a served policy on a suite of LIBERO.
 
-    0; 1 if something does not fit or is missing; 2 if episodes were lost to the
-    infrastructure or not run: the same command continues.
+    0; 1 if something is wrong, does not fit or is missing; 2 if episodes were
+    lost to the infrastructure or not run: the same command continues.
     """
     args = parse(arguments)
     try:
@@ -124,13 +125,15 @@ def chosen(text: str, count: int) -> List[int]:
     """
     numbers: Set[int] = set()
     for part in text.split(",") if text else [f"0-{count - 1}"]:
+        if not re.fullmatch("[0-9]+(-[0-9]+)?", part):
+            raise ValueError(f"--tasks: got {text!r}, want e.g. 0-3,7")
         first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
-    wrong = sorted(n for n in numbers if not 0 <= n < count)
-    if wrong or not numbers:
-        raise ValueError(
-            f"--tasks: got {text!r}, want numbers from 0 to {count - 1}"
-        )
+        part_numbers = range(int(first), int(last or first) + 1)
+        if not part_numbers or part_numbers[-1] >= count:
+            raise ValueError(
+                f"--tasks: got {text!r}, want numbers from 0 to {count - 1}"
+            )
+        numbers.update(part_numbers)
     return sorted(numbers)
 
 
@@ -225,9 +228,17 @@ def _say_what_is_missing(report: Report) -> None:
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Exits with REFUSED: argparse's own 2 would say that more can be done."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(REFUSED, f"{self.prog}: error: {message}\n")
+
+
 def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
-    """The command line; exits with 2 where it is wrong."""
-    parser = argparse.ArgumentParser(
+    """The command line; exits with 1 where it is wrong."""
+    parser = _Parser(
         prog="piserve-libero",
         description="Evaluates a served policy on LIBERO by openpi's protocol. "
         "Writes ledger.jsonl, report.json and tasks.png to --out; the same "
