@@ -93,7 +93,7 @@ ApiKeyConfig ReadApiKey(const config::ApiKey& in, int index,
 LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
   LimitsConfig out;
   if (in.has_rows()) {
-    out.rows = check.Range<int>("limits.rows", in.rows(), 1, 65536);
+    out.rows = check.Range("limits.rows", in.rows(), 1u, 65536u);
   }
   if (in.has_bytes()) {
     out.bytes = check.Range<std::uint64_t>("limits.bytes", in.bytes(), 1 << 20,
@@ -104,8 +104,8 @@ LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
         check.Range("limits.predicted_ms", in.predicted_ms(), 1u, 600000u));
   }
   if (in.has_rows_per_client()) {
-    out.rows_per_client = check.Range<int>("limits.rows_per_client",
-                                           in.rows_per_client(), 1, 65536);
+    out.rows_per_client =
+        check.Range("limits.rows_per_client", in.rows_per_client(), 1u, 65536u);
   }
   if (in.has_default_deadline_ms()) {
     out.default_deadline = Milliseconds(check.Range(
@@ -122,8 +122,8 @@ LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
                             absl::FormatDuration(out.max_deadline)));
   }
   if (in.has_receive_bytes()) {
-    out.receive_bytes = check.Range<int>("limits.receive_bytes",
-                                         in.receive_bytes(), 1024, 256 << 20);
+    out.receive_bytes = check.Range("limits.receive_bytes", in.receive_bytes(),
+                                    1024u, 256u << 20);
   }
   // Else no request of that size could ever be let in.
   if (const std::size_t least = out.receive_bytes + kRowBytes;
@@ -133,12 +133,12 @@ LimitsConfig ReadLimits(const config::Limits& in, ConfigChecker& check) {
                             ": limits.receive_bytes and what a row takes"));
   }
   if (in.has_websocket_connections()) {
-    out.websocket_connections = check.Range<int>(
-        "limits.websocket_connections", in.websocket_connections(), 1, 65536);
+    out.websocket_connections = check.Range(
+        "limits.websocket_connections", in.websocket_connections(), 1u, 65536u);
   }
   if (in.has_websocket_in_flight()) {
-    out.websocket_in_flight = check.Range<int>(
-        "limits.websocket_in_flight", in.websocket_in_flight(), 1, 1024);
+    out.websocket_in_flight = check.Range("limits.websocket_in_flight",
+                                          in.websocket_in_flight(), 1u, 1024u);
   }
   return out;
 }
@@ -201,7 +201,7 @@ absl::StatusOr<Config> Read(const config::ServerConfig& in,
   out.limits = ReadLimits(in.limits(), check);
   out.decode_workers =
       in.has_decode_workers()
-          ? check.Range<int>("decode_workers", in.decode_workers(), 1, 1024)
+          ? check.Range("decode_workers", in.decode_workers(), 1u, 1024u)
           : Cores();
   if (in.has_drain_grace_ms()) {
     out.drain_grace = Milliseconds(

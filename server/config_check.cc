@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "server/address.h"
 
 namespace piserve::server {
@@ -32,7 +33,9 @@ std::string ConfigChecker::Name(absl::string_view field,
     good &= absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
   }
   if (!good) {
-    Fail(field, absl::StrCat(name.size(), " bytes"),
+    Fail(field,
+         absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxNameLength)),
+                      "\", ", name.size(), " bytes"),
          "1 to 64 letters, digits, '.', '_' or '-'");
   }
   return name;

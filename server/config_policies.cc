@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
+#include <cstdint>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -49,12 +50,12 @@ PolicyOverrides ReadOverrides(const config::Overrides& in,
   PolicyOverrides out;
   if (in.has_pi05()) out.pi05 = in.pi05();
   if (in.has_action_horizon()) {
-    out.action_horizon = check.Range<int>(absl::StrCat(at, ".action_horizon"),
-                                          in.action_horizon(), 1, 1024);
+    out.action_horizon = check.Range(absl::StrCat(at, ".action_horizon"),
+                                     in.action_horizon(), 1u, 1024u);
   }
   if (in.has_max_token_len()) {
-    out.max_token_len = check.Range<int>(absl::StrCat(at, ".max_token_len"),
-                                         in.max_token_len(), 1, 4096);
+    out.max_token_len = check.Range(absl::StrCat(at, ".max_token_len"),
+                                    in.max_token_len(), 1u, 4096u);
   }
   if (in.has_norm()) {
     out.norm = in.norm() == config::Overrides::QUANTILE ? NormMode::kQuantile
@@ -106,19 +107,19 @@ void ReadSizes(const config::PolicyEntry& in, int index, PolicyEntry& out,
   if (out.batch_sizes.empty()) {
     out.batch_sizes = DefaultBatchSizes(out.backend);
   }
-  int previous = 0;
-  for (const int size : out.batch_sizes) {
-    check.Range(ConfigField("policies", index, "batch_sizes"), size, 1, 1024);
+  std::uint32_t previous = 0;
+  for (const std::uint32_t size : in.batch_sizes()) {
+    check.Range(ConfigField("policies", index, "batch_sizes"), size, 1u, 1024u);
     if (size <= previous) {
       check.Fail(ConfigField("policies", index, "batch_sizes"),
                  absl::StrCat(size, " after ", previous), "ascending sizes");
     }
     previous = size;
   }
-  std::set<int> steps;
-  for (const int count : out.step_counts) {
-    check.Range(ConfigField("policies", index, "step_counts"), count, 1,
-                kMaxFlowSteps);
+  std::set<std::uint32_t> steps;
+  for (const std::uint32_t count : in.step_counts()) {
+    check.Range<std::uint32_t>(ConfigField("policies", index, "step_counts"),
+                               count, 1, kMaxFlowSteps);
     if (!steps.insert(count).second) {
       check.Fail(ConfigField("policies", index, "step_counts"),
                  absl::StrCat(count, " twice"), "each count once");
@@ -192,8 +193,8 @@ PolicyEntry ReadPolicy(const config::PolicyEntry& in, int index,
   out.backend =
       in.backend() == config::ENGINE ? Backend::kEngine : Backend::kReference;
   ReadSizes(in, index, out, check);
-  out.threads = check.Range<int>(ConfigField("policies", index, "threads"),
-                                 in.threads(), 0, 1024);
+  out.threads = check.Range(ConfigField("policies", index, "threads"),
+                            in.threads(), 0u, 1024u);
   out.prompt_overflow = in.prompt_overflow() == config::TRUNCATE
                             ? PromptOverflow::kTruncate
                             : PromptOverflow::kRefuse;
@@ -211,7 +212,8 @@ std::vector<PolicyEntry> ReadPolicies(const config::ServerConfig& in,
   for (const config::PolicyEntry& policy : in.policies()) {
     out.push_back(ReadPolicy(policy, static_cast<int>(out.size()), check));
     if (!names.insert(policy.name()).second) {
-      check.Fail("policies", "a name twice", "each name once");
+      check.Fail(ConfigField("policies", out.size() - 1, "name"),
+                 absl::StrCat(policy.name(), " twice"), "each name once");
     }
   }
   return out;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/address.h"
@@ -76,6 +77,29 @@ TEST(ConfigTest, ValueOutOfRangeIsRefusedWithItsField) {
   EXPECT_THAT(Refusal("decode_workers: 0"), HasSubstr("decode_workers"));
 }
 
+TEST(ConfigTest, AValueThatNoIntHoldsIsToldAsItStands) {
+  const auto expect = [](absl::string_view before, const std::string& field,
+                         absl::string_view after, absl::string_view within) {
+    EXPECT_THAT(
+        Refusal(absl::StrCat(before, field, ": 4294967295", after)),
+        HasSubstr(absl::StrCat(within, field, ": got 4294967295, want ")));
+  };
+  for (const char* field : {"rows", "rows_per_client", "receive_bytes",
+                            "websocket_connections", "websocket_in_flight"}) {
+    expect("limits { ", field, " }", "limits.");
+  }
+  expect("", "decode_workers", "", "");
+  const std::string policy =
+      "policies { name: 'b' policy_config: 'x' synthetic {} tokenizer: 't' "
+      "precision: BFLOAT16 ";
+  for (const char* field : {"batch_sizes", "step_counts", "threads"}) {
+    expect(policy, field, " }", "policies[1].");
+  }
+  for (const char* field : {"action_horizon", "max_token_len"}) {
+    expect(policy + "overrides { ", field, " } }", "policies[1].overrides.");
+  }
+}
+
 TEST(ConfigTest, TheQueueHasRoomForTheLargestRequest) {
   EXPECT_THAT(
       Refusal("limits { bytes: 8388608 }"),
@@ -101,15 +125,24 @@ TEST(ConfigTest, PolicyMustBeComplete) {
   EXPECT_THAT(refusal("policies { name: 'a' policy_config: 'x' "
                       "checkpoint: 'c' tokenizer: 't' }"),
               HasSubstr("BFLOAT16 or FLOAT32"));
-  EXPECT_THAT(Refusal(kPolicy), HasSubstr("each name once"));
+  EXPECT_THAT(Refusal(kPolicy), HasSubstr("policies[1].name: got libero twice, "
+                                          "want each name once"));
 }
 
 TEST(ConfigTest, NameCannotCarryMarkup) {
-  const std::string text =
-      "policies { name: '<b>' policy_config: 'x' checkpoint: 'c' "
-      "tokenizer: 't' precision: FLOAT32 }";
-  EXPECT_THAT(std::string(ParseConfig(text, "").status().message()),
-              HasSubstr("policies[0].name"));
+  const auto named = [](const std::string& name) {
+    return Refusal("policies { name: '" + name +
+                   "' policy_config: 'x' checkpoint: 'c' tokenizer: 't' "
+                   "precision: FLOAT32 }");
+  };
+  const std::string field = "policies[1].name: got ";
+  EXPECT_THAT(named("<b>"),
+              HasSubstr(field + "\"<b>\", 3 bytes, want 1 to 64"));
+  EXPECT_THAT(named("li bero"), HasSubstr(field + "\"li bero\", 7 bytes"));
+  EXPECT_THAT(named("a\\nb"), HasSubstr(field + "\"a\\nb\", 3 bytes"));
+  const std::string most(64, 'a');
+  EXPECT_THAT(named(most + "a"),
+              HasSubstr(field + "\"" + most + "\", 65 bytes"));
 }
 
 TEST(ConfigTest, SizesAscendAndStepsAreDistinct) {
