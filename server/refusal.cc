@@ -93,7 +93,7 @@ absl::Status DigestMismatch(const std::string& want) {
                     "MODEL_DIGEST_MISMATCH");
 }
 
-absl::Status StepsNotOffered(int got, const std::string& want) {
+absl::Status StepsNotOffered(std::uint32_t got, const std::string& want) {
   return WithReason(absl::FailedPreconditionError(absl::StrCat(
                         "num_steps: got ", got, ", want one of ", want)),
                     "STEPS_NOT_OFFERED");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -29,7 +30,7 @@ absl::Status UnknownPolicy(absl::string_view name);
 
 // FAILED_PRECONDITION.
 absl::Status DigestMismatch(const std::string& want);
-absl::Status StepsNotOffered(int got, const std::string& want);
+absl::Status StepsNotOffered(std::uint32_t got, const std::string& want);
 
 // Not let in: RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or UNAVAILABLE.
 // `budget` is what the deadline leaves, for the message.

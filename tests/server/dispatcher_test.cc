@@ -122,6 +122,15 @@ constexpr Refusal kRefusals[] = {
 INSTANTIATE_TEST_SUITE_P(BadInput, RefusalTest, ::testing::ValuesIn(kRefusals),
                          [](const auto& info) { return info.param.name; });
 
+TEST_F(DispatcherTest, StepsAreToldAsTheyWereAsked) {
+  Add("libero", Echo());
+  InferenceRequest request = Request();
+  request.num_steps = 0xffffffff;
+  EXPECT_THAT(
+      std::string(Call(Make(), std::move(request)).Wait().status().message()),
+      HasSubstr("num_steps: got 4294967295, want one of "));
+}
+
 TEST_F(DispatcherTest, ADeadlineThatIsPastIsToldWhatItWouldHaveTaken) {
   Add("libero", Echo());
   InferenceRequest request = Request();
