@@ -141,9 +141,9 @@ absl::Status CheckAddresses(const ListenerOptions& options) {
 struct ServerSpec {
   const char* name;
   std::string address;
-  std::shared_ptr<grpc::ServerCredentials> credentials;
   const grpc::ResourceQuota& quota;
   int max_receive_bytes;
+  std::optional<TlsOptions> tls = std::nullopt;
   Plugins plugins = Plugins::kNone;
   std::vector<grpc::Service*> services;
 };
@@ -155,18 +155,20 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> Serve(
   builder.SetMaxReceiveMessageSize(spec.max_receive_bytes);
   builder.SetResourceQuota(spec.quota);
   builder.SetOption(std::make_unique<PluginOption>(spec.plugins));
-  builder.AddListeningPort(spec.address, spec.credentials, port);
+  builder.AddListeningPort(spec.address, Credentials(spec.tls), port);
   for (grpc::Service* service : spec.services) {
     builder.RegisterService(service);
   }
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server != nullptr && *port > 0) return server;
-  return WithReason(
-      absl::UnavailableError(absl::StrCat(
-          spec.name, " listener: cannot serve at ", spec.address,
-          "; is the port free, and is the TLS material, if any, a PEM "
-          "certificate and its key?")),
-      "CANNOT_LISTEN");
+  const char* material =
+      spec.tls.has_value()
+          ? ", and is the TLS material a PEM certificate and its key"
+          : "";
+  return WithReason(absl::UnavailableError(absl::StrCat(
+                        spec.name, " listener: cannot serve at ", spec.address,
+                        "; is the port free", material, "?")),
+                    "CANNOT_LISTEN");
 }
 
 }  // namespace
@@ -191,7 +193,6 @@ Listeners::Listeners(const Backends& backends, ServerControl& control)
 }
 
 absl::Status Listeners::Build(const ListenerOptions& options) {
-  const auto plain = grpc::InsecureServerCredentials();
   // gRPC puts a whole message together before anybody sees it, whatever size it
   // claims and whether its sender has a credential, so only a quota bounds what
   // it holds: beyond it gRPC resets streams until it holds less.
@@ -201,9 +202,9 @@ absl::Status Listeners::Build(const ListenerOptions& options) {
   probes.Resize(kProbeMemory);
   auto server = Serve({.name = "public",
                        .address = options.public_address,
-                       .credentials = Credentials(options.tls),
                        .quota = requests,
                        .max_receive_bytes = options.max_receive_bytes,
+                       .tls = options.tls,
                        .services = {&public_policies_, &public_health_}},
                       options, &public_port_);
   if (!server.ok()) return server.status();
@@ -212,7 +213,6 @@ absl::Status Listeners::Build(const ListenerOptions& options) {
 
   server = Serve({.name = "probe",
                   .address = options.probe_address,
-                  .credentials = plain,
                   .quota = probes,
                   .max_receive_bytes = kProbeMessage,
                   .services = {&probe_health_}},
@@ -222,7 +222,6 @@ absl::Status Listeners::Build(const ListenerOptions& options) {
 
   server = Serve({.name = "admin",
                   .address = options.admin_address,
-                  .credentials = plain,
                   .quota = requests,
                   .max_receive_bytes = options.max_receive_bytes,
                   .plugins = Plugins::kAll,

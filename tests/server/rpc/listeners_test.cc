@@ -28,6 +28,9 @@ namespace {
 using grpc::reflection::v1alpha::ServerReflection;
 using grpc::reflection::v1alpha::ServerReflectionRequest;
 using grpc::reflection::v1alpha::ServerReflectionResponse;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
 using testing::UnorderedElementsAre;
 
 class ListenersTest : public RpcFixture {
@@ -302,6 +305,21 @@ TEST_F(AddressTest, APortThatIsTakenIsUnavailable) {
   EXPECT_EQ(ReasonOf(status), "CANNOT_LISTEN");
 }
 
+TEST_F(AddressTest, ATakenPortIsNotPutDownToTlsWhereThereIsNone) {
+  Start(FreePorts(), {});
+  const std::string taken =
+      "127.0.0.1:" + std::to_string(listeners_->public_port());
+  for (std::string ListenerOptions::*address :
+       {&ListenerOptions::public_address, &ListenerOptions::probe_address,
+        &ListenerOptions::admin_address}) {
+    ListenerOptions options = FreePorts();
+    options.*address = taken;
+    const std::string message(Try(options).message());
+    EXPECT_THAT(message,
+                AllOf(HasSubstr("is the port free?"), Not(HasSubstr("TLS"))));
+  }
+}
+
 // A self-signed certificate for localhost and its key, made here: one that is
 // kept would expire.
 TlsOptions MakeCertificate() {
@@ -393,7 +411,9 @@ TEST_F(TlsTest, AClientCaAsksForCertificates) {
 TEST_F(TlsTest, MaterialThatIsNoPemIsRefusedAtStart) {
   ListenerOptions options = FreePorts();
   options.tls = TlsOptions{"no certificate", "no key", ""};
-  EXPECT_EQ(ReasonOf(Try(options)), "CANNOT_LISTEN");
+  const absl::Status status = Try(options);
+  EXPECT_EQ(ReasonOf(status), "CANNOT_LISTEN");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("TLS material"));
 }
 
 TEST_F(TlsTest, TlsMayBeServedToEveryone) {
