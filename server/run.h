@@ -13,7 +13,7 @@ namespace piserve::server {
 //   --public_address, --probe_address, --admin_address, --http_address,
 //   --websocket_address
 //   --port            of the public address; the host stays
-//   --port_file, --allow_insecure, --log_level
+//   --port_file, --allow_insecure, --record, --log_level
 // win over what `config` says.
 
 // absl::ParseCommandLine, with all of the program's flags in its --help.
