@@ -51,13 +51,16 @@ Inference::Cancel PolicyHost::Start(InferenceRequest request, Done done) {
   if (Dispatcher* dispatcher = dispatcher_) {
     return dispatcher->Start(std::move(request), std::move(done));
   }
-  done(Availability());
+  done(NotOpen());
   return [] {};
 }
 
 absl::Status PolicyHost::Availability() const {
   const Dispatcher* dispatcher = dispatcher_;
-  if (dispatcher != nullptr) return dispatcher->Availability();
+  return dispatcher != nullptr ? dispatcher->Availability() : NotOpen();
+}
+
+absl::Status PolicyHost::NotOpen() const {
   return draining_ ? Draining() : WarmingUp();
 }
 

@@ -51,6 +51,8 @@ class PolicyHost : public Inference, public rpc::PolicyDirectory {
  private:
   // Or null.
   const HostedPolicy* Loaded(absl::string_view name) const;
+  // What is said before Open.
+  absl::Status NotOpen() const;
 
   const std::vector<std::string> names_;
   mutable batching::Mutex mutex_;
