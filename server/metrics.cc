@@ -249,7 +249,8 @@ void Metrics::AddPolicy(const ModelFacts& facts) {
 
 void Metrics::SetState(ServerState state) {
   ready_.Set(state == ServerState::kReady ? 1 : 0);
-  draining_.Set(state == ServerState::kDraining ? 1 : 0);
+  // Never back: a drain that a fault cuts short is one still.
+  if (state == ServerState::kDraining) draining_.Set(1);
 }
 
 void Metrics::SetWarmup(absl::Duration elapsed) {

@@ -245,14 +245,27 @@ TEST(MetricsTest, EnergyIsExportedOnceItIsKnown) {
   EXPECT_THAT(Page(metrics), HasSubstr(series + " 12.5\n"));
 }
 
+// The line before a series is its help, which says "1" too.
 TEST(MetricsTest, StateIsOneOfReadyAndDraining) {
   Metrics metrics;
-  EXPECT_THAT(Page(metrics), HasSubstr("piserve_ready 0"));
+  EXPECT_THAT(Page(metrics), HasSubstr("\npiserve_ready 0"));
   metrics.SetState(ServerState::kReady);
-  EXPECT_THAT(Page(metrics), HasSubstr("piserve_ready 1"));
+  EXPECT_THAT(Page(metrics), HasSubstr("\npiserve_ready 1"));
   metrics.SetState(ServerState::kDraining);
-  EXPECT_THAT(Page(metrics), HasSubstr("piserve_ready 0"));
-  EXPECT_THAT(Page(metrics), HasSubstr("piserve_draining 1"));
+  EXPECT_THAT(Page(metrics), HasSubstr("\npiserve_ready 0"));
+  EXPECT_THAT(Page(metrics), HasSubstr("\npiserve_draining 1"));
+}
+
+TEST(MetricsTest, AFaultNeitherEndsADrainNorBeginsOne) {
+  Metrics drained;
+  drained.SetState(ServerState::kDraining);
+  drained.SetState(ServerState::kFaulty);
+  EXPECT_THAT(Page(drained), HasSubstr("\npiserve_draining 1"));
+  Metrics served;
+  served.SetState(ServerState::kReady);
+  served.SetState(ServerState::kFaulty);
+  EXPECT_THAT(Page(served), HasSubstr("\npiserve_ready 0"));
+  EXPECT_THAT(Page(served), HasSubstr("\npiserve_draining 0"));
 }
 
 // Promise 8.

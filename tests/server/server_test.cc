@@ -343,6 +343,7 @@ TEST_F(ServerTest, ADeviceThatHangsInTheDrainDoesNotKeepTheRunFromEnding) {
   EXPECT_EQ(lost.get().error_code(), grpc::StatusCode::UNAVAILABLE);
   ASSERT_EQ(run_.wait_for(std::chrono::seconds(5)), std::future_status::ready);
   EXPECT_EQ(*run_.get(), Exit::kDeviceFault);
+  EXPECT_EQ(Total(Get("/metrics"), "piserve_draining"), 1);
 }
 
 // Promise 6.
