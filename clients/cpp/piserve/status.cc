@@ -96,6 +96,10 @@ absl::Status FromGrpc(const grpc::Status& status) {
   if (details.ParseFromString(status.error_details())) {
     SetPayloads(details.details(), &result);
   }
+  if (absl::IsCancelled(result) && ErrorReason(result).empty()) {
+    return absl::UnavailableError(
+        "the server cancelled the call, which it does when it stops");
+  }
   return result;
 }
 

@@ -47,7 +47,10 @@ absl::Status InvalidObservation(absl::string_view field,
                                 absl::string_view message);
 
 // From the wire, details included: unary calls and messages of a stream. Where
-// the server said nothing the message tells what its code means.
+// the server said nothing the message tells what its code means. A call that
+// ended in CANCELLED without a reason reads as UNAVAILABLE: gRPC's own end of
+// what a server that stops has not read whole. Calls that this client cancels
+// are over for their callers before.
 absl::Status FromGrpc(const grpc::Status& status);
 absl::Status FromWire(const v1::Error& error);
 

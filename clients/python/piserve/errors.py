@@ -144,6 +144,11 @@ def from_rpc(error: grpc.RpcError, called: str) -> PolicyError:
     details = _Details(error)
     if code == grpc.StatusCode.UNIMPLEMENTED and not details.reason:
         message = _no_such_service(called, message)
+    if code == grpc.StatusCode.CANCELLED and not details.reason:
+        # gRPC's own end of what a server that stops has not read whole; what
+        # the client's `close` cancels does not come here.
+        code = grpc.StatusCode.UNAVAILABLE
+        message = "the server cancelled the call, which it does when it stops"
     kind = _TYPES.get(code, PolicyFailure)
     if kind is QueueFull and not details.reason:
         kind = MessageTooLarge  # gRPC's own refusal, before the server saw it

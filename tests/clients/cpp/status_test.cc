@@ -70,6 +70,16 @@ TEST(Status, AMissingServiceReadsAsAWrongPort) {
               ::testing::HasSubstr("public port"));
 }
 
+TEST(Status, ACallThatAServerDroppedAsItStoppedReadsAsUnavailable) {
+  const absl::Status dropped =
+      FromGrpc(grpc::Status(grpc::StatusCode::CANCELLED, "CANCELLED"));
+  EXPECT_TRUE(absl::IsUnavailable(dropped)) << dropped;
+  google::rpc::ErrorInfo info;
+  info.set_reason("CANCELLED");
+  EXPECT_TRUE(absl::IsCancelled(FromGrpc(
+      Refusal(grpc::StatusCode::CANCELLED, "the client cancelled", {&info}))));
+}
+
 TEST(Status, NothingIsReadFromAStatusWithoutDetails) {
   const absl::Status status =
       FromGrpc(grpc::Status(grpc::StatusCode::INTERNAL, "x", "not a proto"));

@@ -117,15 +117,17 @@ def test_unavailable_and_a_full_queue_are_retried_once(server):
         refuse(UNAVAILABLE, reason="WARMING_UP", retry_after=0.05),
         FakeServer.answer,
         refuse(EXHAUSTED, reason="QUEUE_FULL", retry_after=0.05),
+        FakeServer.answer,
+        refuse(grpc.StatusCode.CANCELLED),  # by a server that stops
     ]
 
     async def work(client):
         return [
             (await client.infer(observation()))["client_timing"]["attempts"]
-            for _ in range(2)
+            for _ in range(3)
         ]
 
-    assert with_client(server, work) == [2, 2]
+    assert with_client(server, work) == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import piserve
 import pytest
 from fake_server import observation, refuse
 
+CANCELLED = grpc.StatusCode.CANCELLED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -21,6 +22,15 @@ def test_unavailable_is_retried_once(client, server):
     first, second = server.requests
     assert first.request_id == second.request_id
     assert second.age_us >= first.age_us + 50_000  # it grew older meanwhile
+
+
+def test_a_call_that_a_server_dropped_as_it_stopped_is_retried(client, server):
+    server.script = [refuse(CANCELLED)]
+    assert client.infer(observation())["client_timing"]["attempts"] == 2
+    server.script = [refuse(CANCELLED)] * 2
+    with pytest.raises(piserve.PolicyUnavailable) as caught:
+        client.infer(observation())
+    assert caught.value.code == UNAVAILABLE
 
 
 def test_unavailable_twice_is_an_error(client, server):
@@ -97,6 +107,7 @@ def test_a_pause_longer_than_the_timeout_is_not_waited_for(client, server):
         (grpc.StatusCode.PERMISSION_DENIED, piserve.NotAllowed),
         (grpc.StatusCode.DEADLINE_EXCEEDED, piserve.DeadlineExceeded),
         (grpc.StatusCode.ABORTED, piserve.StaleObservation),
+        (CANCELLED, piserve.PolicyFailure),
         (grpc.StatusCode.INTERNAL, piserve.PolicyFailure),
         (grpc.StatusCode.UNKNOWN, piserve.PolicyFailure),
     ],
