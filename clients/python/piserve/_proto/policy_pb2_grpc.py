@@ -61,7 +61,8 @@ class PolicyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicyInfo(self, request, context):
-        """Describes the policies this server hosts. Cheap; answered while warming up.
+        """Describes the policies this server hosts. Cheap; WARMING_UP until those
+        that are asked for, without a name all, are loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
