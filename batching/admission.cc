@@ -151,7 +151,8 @@ std::optional<Rejection> Judge(const Limits& limits,
                    options.efficiency_slack);
   };
   const WaveCost cost_ahead = CostAhead(ahead, task);
-  const Forecast forecast = foresee(Max(CostOf(task), cost_ahead));
+  const WaveCost dearest = Max(CostOf(task), cost_ahead);
+  const Forecast forecast = foresee(dearest);
   if (task.deadline <= now) {
     return Rejection{RejectReason::kDeadlinePast, {}, forecast.answer};
   }
@@ -162,7 +163,7 @@ std::optional<Rejection> Judge(const Limits& limits,
     }
   }
   // How long it waits is up to those ahead of it, whatever it costs itself.
-  const Forecast queue = foresee(cost_ahead);
+  const Forecast queue = cost_ahead == dearest ? forecast : foresee(cost_ahead);
   if (const auto reason = BoundReached(limits, load, task, queue)) {
     // By then what is over the limit, or else one wave, should be gone.
     const absl::Duration retry =

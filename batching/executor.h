@@ -15,6 +15,8 @@ struct WaveCost {
   int cameras = 0;
   int prompt_tokens = 0;
   int steps = 10;
+
+  bool operator==(const WaveCost&) const = default;
 };
 
 // All that batching asks of an executor when it decides. Every call comes under
