@@ -24,4 +24,16 @@ inline int ConnectToLoopback(int port) {
   return -1;
 }
 
+// Whether one can listen on ::1 here.
+inline bool HasIpv6() {
+  const int fd = socket(AF_INET6, SOCK_STREAM, 0);
+  sockaddr_in6 address = {};
+  address.sin6_family = AF_INET6;
+  address.sin6_addr = in6addr_loopback;
+  const bool bound =
+      bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  close(fd);
+  return bound;
+}
+
 }  // namespace piserve::server

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "tests/server/loopback.h"
 #include "tests/server/websocket/front_fixture.h"
 
 namespace piserve::server::websocket {
@@ -64,11 +65,8 @@ TEST_F(SessionTest, ARequestCarriesPeerPolicyAndSizeAndNoDeadline) {
 
 // So that a client is one client on both wires, whatever they listen on.
 TEST_F(SessionTest, APeerIsNamedAsGrpcNamesIt) {
+  if (!HasIpv6()) GTEST_SKIP() << "this machine has no IPv6";
   ListenerOptions options = FreePort();
-  options.address = "[::1]:0";
-  if (!Listener::Create(options, backends()).ok()) {
-    GTEST_SKIP() << "this machine has no IPv6";
-  }
   options.address = "[::]:0";
   Start(options);
   inference_.AnswerAtOnce();
