@@ -26,7 +26,11 @@
 namespace piserve::engine {
 namespace {
 
-int RoundUpTo8(int n) { return (n + 7) / 8 * 8; }
+// Elements of bf16.
+constexpr int kAccess = 8;  // the widest access
+constexpr int kLine = 64;   // of L2
+
+int RoundUp(int n, int to) { return (n + to - 1) / to * to; }
 
 at::Tensor Transposed(const at::Tensor& matrix) {
   return matrix.t().contiguous();
@@ -134,9 +138,9 @@ VisionWeights::Layer Packer::VisionLayer(const std::string& layer,
 void Packer::PackVision(VisionWeights& to) {
   const VisionSize& size = variant_.vision;
   const std::string model(checkpoint::kVisionPrefix);
-  to.head = RoundUpTo8(size.head_dim());
-  to.mlp = RoundUpTo8(size.mlp);
-  to.patch_pitch = RoundUpTo8(3 * size.patch * size.patch);
+  to.head = RoundUp(size.head_dim(), kAccess);
+  to.mlp = RoundUp(size.mlp, kLine);
+  to.patch_pitch = RoundUp(3 * size.patch * size.patch, kLine);
   const at::Tensor patch =
       load_.Bf16(model + "embeddings.patch_embedding.weight");
   const at::Tensor bias =

@@ -50,6 +50,32 @@ __device__ inline void LoadMatrix4Transposed(const void* row,
       : "memory");
 }
 
+__device__ inline void LoadMatrix2Transposed(const void* row,
+                                             std::uint32_t (&r)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];\n"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(SharedAddress(row))
+               : "memory");
+}
+
+__device__ inline void StoreMatrix4Transposed(void* row,
+                                              const std::uint32_t (&r)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], "
+      "{%1,%2,%3,%4};\n" ::"r"(SharedAddress(row)),
+      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+      : "memory");
+}
+
+__device__ inline void StoreMatrix2Transposed(void* row,
+                                              const std::uint32_t (&r)[2]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1,%2};\n" ::"r"(
+          SharedAddress(row)),
+      "r"(r[0]), "r"(r[1])
+      : "memory");
+}
+
 __device__ inline void StoreMatrix4(void* row, const std::uint32_t (&r)[4]) {
   asm volatile(
       "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};\n" ::"r"(

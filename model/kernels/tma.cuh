@@ -52,6 +52,18 @@ inline cudaError_t EncodeTensorMap(const BoxedTensor& tensor,
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+// The map for boxes of `box_rows` rows by 64 columns of data [rows, columns].
+inline cudaError_t EncodeRowsMap(const __nv_bfloat16* data, int rows,
+                                 int columns, int box_rows, CUtensorMap* map) {
+  const auto width = static_cast<std::uint64_t>(columns);
+  return EncodeTensorMap({.data = data,
+                          .rank = 2,
+                          .size = {width, static_cast<std::uint64_t>(rows)},
+                          .stride_bytes = {2 * width},
+                          .box = {64, static_cast<std::uint32_t>(box_rows)}},
+                         map);
+}
+
 __device__ inline void PrefetchTensorMap(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
 }
@@ -132,6 +144,15 @@ __device__ inline void ClusterWait() {
 
 // Copies the box at these coordinates; `full` counts its bytes.
 __device__ inline void CopyBox(const CUtensorMap& map, void* to,
+                               std::uint64_t* full, int c0, int c1) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::"
+      "complete_tx::bytes [%0], [%1, {%3, %4}], [%2];\n" ::"r"(
+          SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(full)), "r"(c0), "r"(c1)
+      : "memory");
+}
+__device__ inline void CopyBox(const CUtensorMap& map, void* to,
                                std::uint64_t* full, int c0, int c1, int c2,
                                int c3) {
   asm volatile(
@@ -155,6 +176,16 @@ __device__ inline void CopyBox(const CUtensorMap& map, void* to,
 
 // The same to this place, and with this barrier, in every CTA of `ctas`.
 __device__ inline void CopyBoxTo(std::uint16_t ctas, const CUtensorMap& map,
+                                 void* to, std::uint64_t* full, int c0,
+                                 int c1) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::"
+      "complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], "
+      "%5;\n" ::"r"(SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(full)), "r"(c0), "r"(c1), "h"(ctas)
+      : "memory");
+}
+__device__ inline void CopyBoxTo(std::uint16_t ctas, const CUtensorMap& map,
                                  void* to, std::uint64_t* full, int c0, int c1,
                                  int c2, int c3) {
   asm volatile(
@@ -168,6 +199,15 @@ __device__ inline void CopyBoxTo(std::uint16_t ctas, const CUtensorMap& map,
 
 // Copies the box at these coordinates from shared memory to the tensor; a group
 // of its own.
+__device__ inline void CopyBoxBack(const CUtensorMap& map, const void* from,
+                                   int c0, int c1) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, "
+      "%3}], [%1];\n"
+      "cp.async.bulk.commit_group;\n" ::"l"(&map),
+      "r"(SharedAddress(from)), "r"(c0), "r"(c1)
+      : "memory");
+}
 __device__ inline void CopyBoxBack(const CUtensorMap& map, const void* from,
                                    int c0, int c1, int c2) {
   asm volatile(

@@ -52,19 +52,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   ClusterLeave();  // what a peer's producer copies here has landed
 }
 
-cudaError_t MapOf(const __nv_bfloat16* data, int rows, int in, int box_rows,
-                  CUtensorMap* map) {
-  const auto width = static_cast<std::uint64_t>(in);
-  const auto height = static_cast<std::uint64_t>(rows);
-  return EncodeTensorMap(
-      {.data = data,
-       .rank = 4,
-       .size = {width, height, 1, 1},
-       .stride_bytes = {2 * width, 2 * width * height, 2 * width * height},
-       .box = {kDepth, static_cast<std::uint32_t>(box_rows), 1, 1}},
-      map);
-}
-
 template <int kOut>
 cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<kOut>) + 1024;  // and what aligns it
@@ -73,8 +60,8 @@ cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
   p.args = a;
   p.columns = CeilDiv(a.out, kOut);
   for (const cudaError_t error :
-       {MapOf(a.x, a.tokens, a.in, kTokens, &p.x),
-        MapOf(a.w, a.out, a.in, kOut / kPeers, &p.w),
+       {EncodeRowsMap(a.x, a.tokens, a.in, kTokens, &p.x),
+        EncodeRowsMap(a.w, a.out, a.in, kOut / kPeers, &p.w),
         // Per device, hence at each launch; allowed while a stream is captured.
         cudaFuncSetAttribute(NormGemmKernel<kOut>,
                              cudaFuncAttributeMaxDynamicSharedMemorySize,

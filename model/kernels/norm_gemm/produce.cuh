@@ -39,11 +39,11 @@ class Producer {
     BarrierArriveExpecting(full, Shared<kOut>::kStageBytes);
     CopyBoxTo((1 << kPeers) - 1, p_.w,
               shared_.stages[stage].w + first * kDepth * 2, full, k * kDepth,
-              tile_.output + first, 0, 0);
+              tile_.output + first);
   }
   __device__ void CopyTokens(int k, int stage) {
     CopyBox(p_.x, shared_.stages[stage].x, &shared_.full[stage], k * kDepth,
-            tile_.token, 0, 0);
+            tile_.token);
   }
 
   const Params& p_;

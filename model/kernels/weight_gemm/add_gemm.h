@@ -8,10 +8,9 @@ namespace piserve::kernels {
 
 // y += x W^T for many tokens, by large tiles: they read less for what they
 // compute, and so take less power, than those a library prefers. Sum and
-// addition in FP32, one rounding at the end. CUTLASS's main loop for Hopper
-// with an epilogue of our own (tile.cuh).
+// addition in FP32, one rounding at the end. A main loop of our own (pairs/).
 
-inline constexpr int kAddGemmSquares = 256;
+inline constexpr int kAddGemmSquares = 128;
 
 struct AddGemmArgs {
   const __nv_bfloat16* x = nullptr;  // [tokens, in]

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "model/kernels/processors.h"
+#include "model/kernels/weight_gemm/pairs/geglu.h"
 #include "model/kernels/weight_gemm/tile.h"
 
 namespace piserve::kernels {
@@ -20,7 +21,7 @@ struct Tile {
 
 constexpr Tile kTiles[] = {
     {256, 208, 813, weight_gemm::LaunchGeglu<256, 208>},
-    {256, 192, 811, weight_gemm::LaunchGeglu<256, 192>},
+    {256, 192, 811, weight_gemm::pairs::LaunchGeglu},
     {256, 144, 771, weight_gemm::LaunchGeglu<256, 144>},
     {128, 208, 700, weight_gemm::LaunchGeglu<128, 208>},
     {128, 112, 560, weight_gemm::LaunchGeglu<128, 112>},

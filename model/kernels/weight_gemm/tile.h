@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 
 #include "model/kernels/processors.h"
-#include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "model/kernels/weight_gemm/gelu_gemm.h"
 #include "model/kernels/weight_gemm/split_gemm.h"
@@ -43,9 +42,6 @@ constexpr bool FillsWaves(int rows, int tokens, int tile_rows, int tile_tokens,
 template <int kRows, int kTokens>
 cudaError_t LaunchGeglu(const GegluGemmArgs& args, int processors,
                         cudaStream_t stream);
-template <int kTokens>
-cudaError_t LaunchAdd(const AddGemmArgs& args, int processors,
-                      cudaStream_t stream);
 template <int kRows, int kTokens>
 cudaError_t LaunchGelu(const GeluGemmArgs& args, int processors,
                        cudaStream_t stream);

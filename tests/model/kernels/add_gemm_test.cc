@@ -71,7 +71,7 @@ class AddGemmTest : public KernelTest {
 TEST_F(AddGemmTest, EqualsItsTwinAtSmallSizes) {
   for (const int out : {256, 768}) {
     const Projection p(128, out);
-    for (const int tokens : {1, 7, 16, 207, 208, 209, 433, 1009}) {
+    for (const int tokens : {1, 7, 16, 199, 200, 201, 433, 1009}) {
       Check(p, tokens, 1);
     }
   }
@@ -100,7 +100,7 @@ TEST_F(AddGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
 TEST_F(AddGemmTest, PreparesTheNormBehind) {
   for (const int out : {256, 2048}) {
     const Projection p(128, out);
-    for (const int tokens : {1, 209, 1009}) {
+    for (const int tokens : {1, 201, 1009}) {
       const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
       DeviceArray<Bf16> device_x(x), w(p.w);
       DeviceArray<Bf16> y(

@@ -67,6 +67,7 @@ void Check(const Case& c) {
 
 TEST_F(ImageTest, PatchifyCopiesLiveCamerasAndZerosTheRest) {
   Check({3, 3, 224, 14, 592, {3}, 0});
+  Check({3, 3, 224, 14, 640, {3}, 0});
   Check({3, 2, 224, 14, 640, {2, 0, 1}, 1});
   Check({2, 2, 35, 5, 80, {2, 1}, 1});  // strips of no whole 16 bytes
 }
