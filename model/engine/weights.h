@@ -41,8 +41,8 @@ struct VisionWeights {
   // Sizes rounded up to what a 16-byte access wants, or such that a row begins
   // with a line of 128 bytes, without which a GEMM's copies touch one line more
   // for each; the rest holds zeros.
-  int head = 0;  // elements of a head; an access
-  int mlp = 0;   // a line
+  int head = 0;         // elements of a head; an access
+  int mlp = 0;          // a line
   int patch_pitch = 0;  // a line
 };
 

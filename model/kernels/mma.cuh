@@ -92,6 +92,15 @@ __device__ inline void StoreMatrix2(void* row, const std::uint32_t (&r)[2]) {
       : "memory");
 }
 
+// A warp's 8 x 8 matrix of 16-bit elements, two to a lane, transposed.
+__device__ inline std::uint32_t TransposeMatrix(std::uint32_t word) {
+  std::uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n"
+               : "=r"(transposed)
+               : "r"(word));
+  return transposed;
+}
+
 // c += a b with a 16x16, b 16x8, FP32 accumulation.
 __device__ inline void Mma(float (&c)[4], const std::uint32_t (&a)[4],
                            std::uint32_t b0, std::uint32_t b1) {

@@ -6,6 +6,7 @@
 
 #include "model/kernels/gelu.cuh"
 #include "model/kernels/norm_gemm/tile.cuh"
+#include "model/kernels/ring_place.cuh"
 
 // A consumer warpgroup: its tokens from shared memory to registers, there into
 // the rows' statistics and, as wgmma's first operand, into the products.
@@ -233,7 +234,7 @@ class Consumer {
   const Params& p_;
   Shared<kOut>& shared_;
   const int group_, lane_, warp_row_;
-  Place<kStages> place_;
+  RingPlace<kStages> place_;
   int released_ = 0;
   int awaited_;  // releases still to come that a producer waits for
   float c_[kOut / 2];

@@ -3,6 +3,7 @@
 
 #include "model/kernels/launch.cuh"
 #include "model/kernels/norm_gemm/tile.cuh"
+#include "model/kernels/ring_place.cuh"
 
 // One thread keeps the ring full. Weights are there before the work enqueued
 // earlier has ended, tokens are not.
@@ -21,7 +22,7 @@ class Producer {
     WaitForPrevious();
     FenceGlobalForCopies();
     for (int k = 0; k < early; ++k) CopyTokens(k, k);
-    Place<kStages> place;
+    RingPlace<kStages> place;
     for (int k = early; k < steps; ++k, place.Next()) {
       BarrierWaitForCluster(&shared_.empty[place.stage], place.parity);
       CopyWeights(k, place.stage);

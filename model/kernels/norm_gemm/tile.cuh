@@ -55,13 +55,4 @@ struct Tile {
   }
 };
 
-template <int kStages>
-struct Place {
-  int stage = 0;
-  int parity = 0;
-  __device__ void Next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
-
 }  // namespace piserve::kernels::norm_gemm

@@ -2,20 +2,12 @@
 #pragma once
 
 #include "model/kernels/gelu.cuh"
+#include "model/kernels/mma.cuh"
 #include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::kernels::weight_gemm {
-
-// A warp's 8 x 8 matrix of 16-bit elements, two to a lane, transposed.
-__device__ inline std::uint32_t Transpose(std::uint32_t word) {
-  std::uint32_t transposed;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
-               : "=r"(transposed)
-               : "r"(word));
-  return transposed;
-}
 
 // gelu_tanh(gate) * up of a tile of kRows weight rows, all of a packed tile's
 // 256 or one half of it, by kTokens tokens: two outputs a half and token.
@@ -55,7 +47,7 @@ struct GegluEpilogue : EpilogueBase {
       std::uint32_t pairs[kHalves];
 #pragma unroll
       for (int h = 0; h < kHalves; ++h) {
-        pairs[h] = Transpose(product(4 * (h * kGroups + g)));
+        pairs[h] = TransposeMatrix(product(4 * (h * kGroups + g)));
       }
       const int token = cute::get<1>(tile) * kTokens + g * 8 + at.lane / 4;
       if (token >= params.tokens) continue;

@@ -64,7 +64,7 @@ std::vector<CaseMaker> NormGemmCases() {
     cases.push_back(
         [=] { return NormGemmCase(tokens, 3456, NormGemmActivation::kNone); });
     cases.push_back([=] {
-      return NormGemmCase(tokens, 4304, NormGemmActivation::kGeluTanh);
+      return NormGemmCase(tokens, 4352, NormGemmActivation::kGeluTanh);
     });
   }
   return cases;

@@ -121,7 +121,7 @@ TEST_F(NormGemmTest, EqualsItsTwinAtSmallSizes) {
 }
 
 TEST_F(NormGemmTest, EqualsItsTwinAtVisionsSizes) {
-  const Projection qkv(1152, 3456), fc1(1152, 4304);
+  const Projection qkv(1152, 3456), fc1(1152, 4352);
   for (const int tokens : {256, 512, 768}) {
     Check(qkv, tokens, /*stride=*/tokens / 2 + 1, NormGemmActivation::kNone);
     Check(fc1, tokens, /*stride=*/tokens / 2 + 1,

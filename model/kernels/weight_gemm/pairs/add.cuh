@@ -27,7 +27,7 @@ struct Addition {
 
 // 64 outputs of kTokens tokens, a token a row.
 template <int kTokens>
-inline constexpr int kAdditionBytes = kTokens* kBlockRows * 2;
+inline constexpr int kAdditionBytes = kBlockRows * 2 * kTokens;
 
 template <int kTokens>
 struct alignas(1024) AdditionShared {
@@ -51,6 +51,8 @@ __device__ void FetchAddends(const Addition& a, const Tile& tile, int block,
 template <int kTokens>
 class Adder {
  public:
+  using S = AdditionShape<kTokens>;
+
   __device__ Adder(const Addition& a, AdditionShared<kTokens>& shared,
                    const Tile& tile, int group)
       : a_(a),
@@ -58,8 +60,6 @@ class Adder {
         first_out_(tile.row + group * kGroupRows),
         first_token_(tile.token),
         group_(group) {}
-
-  using S = AdditionShape<kTokens>;
 
   __device__ __forceinline__ void Run(Ring<S>& ring, Place<S>& place,
                                       const Sums<S>& sums) {

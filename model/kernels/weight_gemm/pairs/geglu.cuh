@@ -2,6 +2,7 @@
 #pragma once
 
 #include "model/kernels/gelu.cuh"
+#include "model/kernels/mma.cuh"
 #include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/pairs/multiply.cuh"
 
@@ -18,15 +19,6 @@ struct GatedOutput {
   int tokens = 0;
   int out = 0;
 };
-
-// A warp's 8 x 8 matrix of 16-bit elements, two to a lane, transposed.
-__device__ __forceinline__ std::uint32_t Transpose(std::uint32_t word) {
-  std::uint32_t transposed;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
-               : "=r"(transposed)
-               : "r"(word));
-  return transposed;
-}
 
 // gelu_tanh(gate) * up of two tokens.
 template <int kCount>
@@ -54,8 +46,8 @@ __device__ __forceinline__ void StoreGated(
 #pragma unroll
   for (int t = 0; t < kTokens; t += 8) {
     if (t % kPiece == 0 && tile.token + t >= o.tokens) break;
-    const uint2 outputs = {Transpose(Gated(sums[0], t / 2)),
-                           Transpose(Gated(sums[1], t / 2))};
+    const uint2 outputs = {TransposeMatrix(Gated(sums[0], t / 2)),
+                           TransposeMatrix(Gated(sums[1], t / 2))};
     if (token + t < o.tokens) *reinterpret_cast<uint2*>(to) = outputs;
     to += 8 * o.out;
   }

@@ -1,37 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cute/arch/mma_sm90_gmma.hpp>
-#include <utility>
-
+#include "model/kernels/weight_gemm/pairs/shared_mma.cuh"
 #include "model/kernels/weight_gemm/pairs/tile.cuh"
 
 namespace piserve::kernels::weight_gemm::pairs {
 
-// wgmma of 64 weight rows by kTokens tokens, both from shared memory.
-template <int kTokens>
-struct Instruction;
-template <>
-struct Instruction<192>
-    : cute::SM90::GMMA::MMA_64x192x16_F32BF16BF16_SS<
-          cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};
-template <>
-struct Instruction<200>
-    : cute::SM90::GMMA::MMA_64x200x16_F32BF16BF16_SS<
-          cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};
-
-template <int kCount, std::size_t... kIndex>
-__device__ __forceinline__ void Multiply(float (&c)[kCount], std::uint64_t w,
-                                         std::uint64_t x, bool accumulate,
-                                         std::index_sequence<kIndex...>) {
-  using cute::SM90::GMMA::ScaleOut;
-  Instruction<2 * kCount>::fma(w, x, c[kIndex]...,
-                               accumulate ? ScaleOut::One : ScaleOut::Zero);
-}
-
 // Of a thread. Element 4 g + r of block b (Shape): weight row 16 warp + lane /
 // 4
-// (+ 8 for r >= 2) of the block, token 8 g + 2 (lane % 4) + r % 2.
+// (+ 8 for r >= 2) of the block, token 8 g + 2 (lane % 4) + r % 2 of the tile.
 template <typename S>
 using Sums = float[kBlocks][S::kTokens / 2];
 
@@ -59,7 +36,6 @@ __device__ __forceinline__ void MultiplyTile(const Product& product,
   const std::uint64_t w = RowsTile(SharedAddress(ring.stages[0].w) +
                                    group * S::kGroupStep * kRowBytes);
   const std::uint64_t x = RowsTile(SharedAddress(ring.stages[0].x));
-  int before = -1;  // the stage not yet let go
 #pragma unroll 1
   for (int k = 0; k < product.steps; ++k) {
     BarrierWait(&ring.full[place.stage], place.parity);
@@ -71,23 +47,22 @@ __device__ __forceinline__ void MultiplyTile(const Product& product,
     for (int i = 0; i < kDepth / 16; ++i) {
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        Multiply(sums[b], AtRow(w + at + (i * 32 >> 4), b * S::kBlockStep),
-                 x + at + (i * 32 >> 4), k > 0 || i > 0,
-                 std::make_index_sequence<S::kTokens / 2>());
+        MultiplyShared(sums[b],
+                       AtRow(w + at + (i * 32 >> 4), b * S::kBlockStep),
+                       x + at + (i * 32 >> 4), k > 0 || i > 0);
       }
     }
     WgmmaCommit();
     if (k > 0) {
       WgmmaWaitAllButLast();
-      Release(ring, before);
+      Release(ring, place.Before().stage);
     }
-    before = place.stage;
     place.Next();
   }
   WgmmaWait();
 #pragma unroll
   for (auto& block : sums) HoldRegisters(block);
-  Release(ring, before);
+  Release(ring, place.Before().stage);
 }
 
 }  // namespace piserve::kernels::weight_gemm::pairs

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "model/kernels/ring_place.cuh"
 #include "model/kernels/tma.cuh"
 #include "model/kernels/warpgroup.cuh"
 #include "model/kernels/weight_gemm/tile.h"
@@ -54,17 +55,10 @@ struct Ring {
   }
 };
 
-// Who fills the ring and who empties it count alike: a tile's stages, then
-// what its epilogue adds to them, then the next tile's.
+// Counted: a tile's stages, then what its epilogue adds to them, then the next
+// tile's.
 template <typename S>
-struct Place {
-  int stage = 0;
-  int parity = 0;
-
-  __device__ __forceinline__ void Next() {
-    if (++stage == S::kStages) stage = 0, parity ^= 1;
-  }
-};
+using Place = RingPlace<S::kStages>;
 
 // Operands, and in which order clusters take pairs of tiles: of a band of
 // weights the weights first, then the tokens, then the next band.

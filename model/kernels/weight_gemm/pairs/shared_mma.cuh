@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <cute/arch/mma_sm90_gmma.hpp>
+#include <utility>
+
+namespace piserve::kernels::weight_gemm::pairs {
+
+// wgmma of 64 rows by kColumns, both operands from shared memory, 16 inputs
+// long.
+template <int kColumns>
+struct SharedMma;
+template <>
+struct SharedMma<192>
+    : cute::SM90::GMMA::MMA_64x192x16_F32BF16BF16_SS<
+          cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};
+template <>
+struct SharedMma<200>
+    : cute::SM90::GMMA::MMA_64x200x16_F32BF16BF16_SS<
+          cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};
+
+template <int kCount, std::size_t... kIndex>
+__device__ __forceinline__ void MultiplyShared(float (&c)[kCount],
+                                               std::uint64_t a, std::uint64_t b,
+                                               bool accumulate,
+                                               std::index_sequence<kIndex...>) {
+  using cute::SM90::GMMA::ScaleOut;
+  SharedMma<2 * kCount>::fma(a, b, c[kIndex]...,
+                             accumulate ? ScaleOut::One : ScaleOut::Zero);
+}
+
+// c = a b (+ c), descriptors of tiles' rows (warpgroup.cuh).
+template <int kCount>
+__device__ __forceinline__ void MultiplyShared(float (&c)[kCount],
+                                               std::uint64_t a, std::uint64_t b,
+                                               bool accumulate) {
+  MultiplyShared(c, a, b, accumulate, std::make_index_sequence<kCount>());
+}
+
+}  // namespace piserve::kernels::weight_gemm::pairs
