@@ -102,6 +102,19 @@ absl::StatusOr<FieldStats> ReadField(const json& stats, std::string_view name) {
   return result;
 }
 
+// Else actions would come out mirrored.
+absl::Status CheckOrder(const FieldStats& stats, std::string_view where) {
+  const std::vector<double>& q01 = *stats.q01;
+  const std::vector<double>& q99 = *stats.q99;
+  for (std::size_t i = 0; i < q01.size(); ++i) {
+    if (q99[i] >= q01[i]) continue;
+    return Refuse(absl::StrCat(FieldPath(where, "q99"), "[", i, "]"),
+                  absl::StrCat("got ", q99[i], ", want no less than q01's ",
+                               q01[i]));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckUse(const FieldStats& stats, std::string_view name,
                       NormMode mode, int action_dim) {
   const std::string where = FieldPath(kTop, name);
@@ -110,13 +123,13 @@ absl::Status CheckUse(const FieldStats& stats, std::string_view name,
                                       " dimensions, want at most the model's ",
                                       action_dim));
   }
-  if (mode == NormMode::kQuantile &&
-      !(stats.q01.has_value() && stats.q99.has_value())) {
+  if (mode != NormMode::kQuantile) return absl::OkStatus();
+  if (!stats.q01.has_value() || !stats.q99.has_value()) {
     return Refuse(where,
                   "q01 or q99 missing, want both for a policy that normalises "
                   "by quantiles");
   }
-  return absl::OkStatus();
+  return CheckOrder(stats, where);
 }
 
 }  // namespace

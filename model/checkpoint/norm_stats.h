@@ -21,7 +21,8 @@ absl::StatusOr<NormStats> ParseNormStats(std::string_view json);
 absl::StatusOr<NormStats> ReadNormStats(const std::string& path);
 
 // FAILED_PRECONDITION if the statistics cannot serve: NormMode::kQuantile
-// without q01 and q99, or more dimensions than the model has (openpi raises).
+// without q01 and q99 or with a q99 below its q01, or more dimensions than the
+// model has (openpi raises).
 absl::Status CheckNormStats(const NormStats& stats, NormMode mode,
                             int action_dim);
 

@@ -145,6 +145,16 @@ TEST(NormStatsTest, QuantilePoliciesNeedBothPercentiles) {
               Refuses({"norm_stats.actions", "q01 or q99 missing"}));
 }
 
+TEST(NormStatsTest, PercentilesThatAreTheWrongWayRoundAreRefused) {
+  const auto stats = ParseNormStats(WithState(
+      R"({"mean":[1,1],"std":[1,1],"q01":[0,3],"q99":[0,2.5]})"));
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_THAT(CheckNormStats(*stats, NormMode::kQuantile, 32),
+              Refuses({"norm_stats.state.q99[1]", "got 2.5",
+                       "want no less than q01's 3"}));
+  EXPECT_TRUE(CheckNormStats(*stats, NormMode::kMeanStd, 32).ok());
+}
+
 TEST(NormStatsTest, MoreDimensionsThanTheModelHasAreRefused) {
   EXPECT_TRUE(CheckNormStats(UnitNormStats(3), NormMode::kQuantile, 3).ok());
   EXPECT_THAT(CheckNormStats(UnitNormStats(4), NormMode::kQuantile, 3),
