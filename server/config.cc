@@ -11,12 +11,10 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "google/protobuf/io/tokenizer.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
-#include "google/protobuf/text_format.h"
 #include "server/address.h"
 #include "server/config.pb.h"
 #include "server/config_check.h"
+#include "server/config_parse.h"
 
 namespace piserve::server {
 namespace {
@@ -25,20 +23,6 @@ constexpr std::size_t kMaxFileBytes = 1 << 20;
 // More than a prepared row takes: three cameras of 224 x 224 pixels, 4096
 // tokens and a state.
 constexpr std::size_t kRowBytes = 512 << 10;
-
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int line, google::protobuf::io::ColumnNumber column,
-                const std::string& message) override {
-    if (!text_.empty()) return;  // later ones follow from it
-    text_ = absl::StrCat("configuration: line ", line + 1, ", column ",
-                         column + 1, ": ", message);
-  }
-  const std::string& text() const { return text_; }
-
- private:
-  std::string text_;
-};
 
 absl::Duration Milliseconds(std::uint32_t ms) { return absl::Milliseconds(ms); }
 
@@ -249,15 +233,8 @@ absl::StatusOr<Config> ParseConfig(absl::string_view text,
                      absl::StrCat("at most ", kMaxFileBytes));
   }
   config::ServerConfig message;
-  FirstError error;
-  google::protobuf::TextFormat::Parser parser;
-  parser.RecordErrorsTo(&error);
-  parser.SetRecursionLimit(16);
-  google::protobuf::io::ArrayInputStream stream(text.data(),
-                                                static_cast<int>(text.size()));
-  if (!parser.Parse(&stream, &message)) {
-    return absl::InvalidArgumentError(error.text());
-  }
+  const absl::Status parsed = ParseConfigText(text, message);
+  if (!parsed.ok()) return parsed;
   absl::StatusOr<Config> config = Read(message, folder);
   if (!config.ok()) return config;
   const absl::Status listeners = CheckListeners(*config);

@@ -108,9 +108,9 @@ absl::Status CheckOrder(const FieldStats& stats, std::string_view where) {
   const std::vector<double>& q99 = *stats.q99;
   for (std::size_t i = 0; i < q01.size(); ++i) {
     if (q99[i] >= q01[i]) continue;
-    return Refuse(absl::StrCat(FieldPath(where, "q99"), "[", i, "]"),
-                  absl::StrCat("got ", q99[i], ", want no less than q01's ",
-                               q01[i]));
+    return Refuse(
+        absl::StrCat(FieldPath(where, "q99"), "[", i, "]"),
+        absl::StrCat("got ", q99[i], ", want no less than q01's ", q01[i]));
   }
   return absl::OkStatus();
 }

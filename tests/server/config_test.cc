@@ -66,6 +66,13 @@ TEST(ConfigTest, UnknownFieldIsRefusedWithItsPlace) {
   EXPECT_THAT(Refusal(" limits { unlimited: true }"), HasSubstr("unlimited"));
 }
 
+TEST(ConfigTest, AnUnknownNameIsRefusedWithThoseThatThereAre) {
+  EXPECT_THAT(Refusal("policies { precision: BF16 }"),
+              HasSubstr("\"precision\". Want BFLOAT16 or FLOAT32"));
+  EXPECT_THAT(Refusal("policies { overrides { robot: UR5 } }"),
+              HasSubstr("\"robot\". Want LIBERO, DROID or ALOHA"));
+}
+
 TEST(ConfigTest, ValueOutOfRangeIsRefusedWithItsField) {
   EXPECT_THAT(Refusal("limits { rows: 0 }"), HasSubstr("limits.rows"));
   EXPECT_THAT(Refusal("limits { bytes: 1 }"), HasSubstr("limits.bytes"));

@@ -146,8 +146,8 @@ TEST(NormStatsTest, QuantilePoliciesNeedBothPercentiles) {
 }
 
 TEST(NormStatsTest, PercentilesThatAreTheWrongWayRoundAreRefused) {
-  const auto stats = ParseNormStats(WithState(
-      R"({"mean":[1,1],"std":[1,1],"q01":[0,3],"q99":[0,2.5]})"));
+  const auto stats = ParseNormStats(
+      WithState(R"({"mean":[1,1],"std":[1,1],"q01":[0,3],"q99":[0,2.5]})"));
   ASSERT_TRUE(stats.ok()) << stats.status();
   EXPECT_THAT(CheckNormStats(*stats, NormMode::kQuantile, 32),
               Refuses({"norm_stats.state.q99[1]", "got 2.5",
