@@ -162,7 +162,7 @@ def dashboard_json() -> dict[str, Any]:
 
 
 def main() -> int:
-    text = json.dumps(dashboard_json(), indent=2) + "\n"
+    text = json.dumps(dashboard_json(), indent=1) + "\n"
     if sys.argv[1:] == ["--check"]:
         if FILE.exists() and FILE.read_text() == text:
             return 0

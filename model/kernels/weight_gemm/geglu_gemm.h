@@ -8,7 +8,8 @@ namespace piserve::kernels {
 
 // y = gelu_tanh(x G^T) * (x U^T) as one GEMM: gate and up never reach memory.
 // Sums and products in FP32, tanh to 2^-10.9, one rounding at the end.
-// CUTLASS's main loop for Hopper with an epilogue of our own (tile.cuh).
+// CUTLASS's main loop for Hopper with an epilogue of our own (tile.cuh), or,
+// for tiles of 256 by 192, a main loop of our own (pairs/).
 
 // Rows of one weight tile: 128 outputs, gate and up.
 inline constexpr int kGegluTileRows = 256;

@@ -99,8 +99,9 @@ TEST_F(AddGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
 
 TEST_F(AddGemmTest, PreparesTheNormBehind) {
   for (const int out : {256, 2048}) {
-    const Projection p(128, out);
-    for (const int tokens : {1, 201, 1009}) {
+    const Projection p(64, out);
+    // The last makes more pairs of tiles than there are clusters.
+    for (const int tokens : {1, 201, 1009, 3401}) {
       const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
       DeviceArray<Bf16> device_x(x), w(p.w);
       DeviceArray<Bf16> y(

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <set>
 
+#include "model/kernels/processors.h"
+#include "model/kernels/weight_gemm/pairs/geglu.h"
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
 
@@ -45,27 +47,46 @@ Expected Twin(const Bf16* x, const Projection& p, int output) {
   return want;
 }
 
+// LaunchGegluGemm takes the tiles that are fastest; this, at sizes where those
+// are others, too.
+cudaError_t LaunchByPairs(const GegluGemmArgs& args, cudaStream_t stream) {
+  int processors = 0;
+  if (cudaError_t e = Processors(&processors); e != cudaSuccess) return e;
+  return weight_gemm::pairs::LaunchGeglu(args, processors, stream);
+}
+
+using Launcher = cudaError_t (*)(const GegluGemmArgs&, cudaStream_t);
+
 class GegluGemmTest : public KernelTest {
  protected:
+  // What lies behind y is as before.
   static std::vector<Bf16> Run(const std::vector<Bf16>& x, const Projection& p,
-                               int tokens) {
-    DeviceArray<Bf16> device_x(x), w(p.packed);
-    DeviceArray<Bf16> y(static_cast<std::size_t>(tokens) * p.out);
-    EXPECT_EQ(LaunchGegluGemm({.x = device_x.data(),
-                               .w = w.data(),
-                               .y = y.data(),
-                               .tokens = tokens,
-                               .in = p.in,
-                               .out = p.out},
-                              nullptr),
+                               int tokens, Launcher launch = LaunchGegluGemm) {
+    constexpr int kBehind = 4096;
+    const std::size_t size = static_cast<std::size_t>(tokens) * p.out;
+    const auto before = NormalBf16(size + kBehind, 8);
+    DeviceArray<Bf16> device_x(x), w(p.packed), device_y(before);
+    EXPECT_EQ(launch({.x = device_x.data(),
+                      .w = w.data(),
+                      .y = device_y.data(),
+                      .tokens = tokens,
+                      .in = p.in,
+                      .out = p.out},
+                     nullptr),
               cudaSuccess);
-    return y.Get();
+    std::vector<Bf16> y = device_y.Get();
+    EXPECT_TRUE(SameBits(std::vector<Bf16>(y.begin() + size, y.end()),
+                         {before.begin() + size, before.end()}))
+        << tokens;
+    y.resize(size);
+    return y;
   }
 
   // Every `stride`-th output against its twin.
-  static void Check(const Projection& p, int tokens, int stride) {
+  static void Check(const Projection& p, int tokens, int stride,
+                    Launcher launch = LaunchGegluGemm) {
     const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
-    const std::vector<Bf16> y = Run(x, p, tokens);
+    const std::vector<Bf16> y = Run(x, p, tokens, launch);
     const int count = static_cast<int>(y.size()) / stride;
     std::vector<Bf16> got(count);
     std::vector<Expected> want(count);
@@ -75,6 +96,24 @@ class GegluGemmTest : public KernelTest {
       want[i] = Twin(&x[at / p.out * p.in], p, at % p.out);
     });
     ExpectWithin(got, want, std::to_string(tokens) + " tokens");
+  }
+
+  // Tokens turned round, the last one NaN and first.
+  static void CheckOtherPlaces(const Projection& p, int tokens,
+                               Launcher launch = LaunchGegluGemm) {
+    auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 9);
+    const auto first = Run(x, p, tokens, launch);
+    std::reverse(x.begin(), x.end());  // tokens, and elements in each
+    for (int t = 0; t < tokens; ++t) {
+      std::reverse(x.begin() + t * p.in, x.begin() + (t + 1) * p.in);
+    }
+    std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
+    const auto second = Run(x, p, tokens, launch);
+    for (int t = 1; t < tokens; ++t) {
+      ASSERT_TRUE(SameBits(RowOf(second, t, p.out),
+                           RowOf(first, tokens - 1 - t, p.out)))
+          << t;
+    }
   }
 };
 
@@ -111,23 +150,21 @@ TEST_F(GegluGemmTest, EqualsItsTwinAtEverySuffixOfTheVariants) {
   }
 }
 
+TEST_F(GegluGemmTest, EqualsItsTwinByPairsOfTilesAtSmallSizes) {
+  for (const int in : {64, 128, 320}) {
+    for (const int out : {128, 384, 2176}) {
+      const Projection p(in, out);
+      for (const int tokens : {1, 191, 193, 385, 577}) {
+        Check(p, tokens, out == 2176 ? 13 : 1, LaunchByPairs);
+      }
+    }
+  }
+}
+
 TEST_F(GegluGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
-  constexpr int kTokens = 816;
   const Projection p(128, 256);
-  auto x = NormalBf16(kTokens * p.in, 9);
-  const auto first = Run(x, p, kTokens);
-  std::reverse(x.begin(), x.end());  // tokens, and elements in each
-  for (int t = 0; t < kTokens; ++t) {
-    std::reverse(x.begin() + t * p.in, x.begin() + (t + 1) * p.in);
-  }
-  const Bf16 nan = __float2bfloat16_rn(NAN);
-  std::fill_n(x.begin(), p.in, nan);
-  const auto second = Run(x, p, kTokens);
-  for (int t = 1; t < kTokens; ++t) {
-    ASSERT_TRUE(
-        SameBits(RowOf(second, t, p.out), RowOf(first, kTokens - 1 - t, p.out)))
-        << t;
-  }
+  CheckOtherPlaces(p, /*tokens=*/816);
+  CheckOtherPlaces(p, /*tokens=*/816, LaunchByPairs);
 }
 
 TEST_F(GegluGemmTest, RefusesSizesItCannotTile) {

@@ -39,7 +39,8 @@ template <int kTokens>
 __device__ void FetchAddends(const Addition& a, const Tile& tile, int block,
                              char* stage, std::uint64_t* full) {
   constexpr int kBytes = kAdditionBytes<kTokens>;
-  static_assert(kConsumers * kBytes <= (kRows + kTokens) * kRowBytes);
+  using Stage = typename Ring<AdditionShape<kTokens>>::Stage;
+  static_assert(kConsumers * kBytes <= sizeof(Stage) && kBytes % 1024 == 0);
   BarrierArriveExpecting(full, kConsumers * kBytes);
   for (int group = 0; group < kConsumers; ++group) {
     CopyBox(a.y, stage + group * kBytes, full,
@@ -68,13 +69,16 @@ class Adder {
       const Thread thread;
       const int out = first_out_ + b * kBlockRows;
       const Gains gains(a_, out, thread);
-      char* box = ring.stages[place.stage].w + group_ * kBytes;
+      char* box = ring.stages[place.stage].Bytes() + group_ * kBytes;
       BarrierWait(&ring.full[place.stage], place.parity);
       Add(box, thread, gains, sums[b]);
       FenceForWgmma();
       SyncGroup();  // all have written what one now copies
       if (thread.index == 0) CopyBack(box, out);
-      if (a_.gain != nullptr) AddSquares(box, thread.index);
+      if (a_.gain != nullptr) {
+        AddSquares(box, thread.index);
+        FenceForWgmma();  // what is copied here next comes behind those reads
+      }
       if (thread.index == 0) WaitForCopiesRead();
       SyncGroup();  // all have read
       if (thread.lane < kPeers) {

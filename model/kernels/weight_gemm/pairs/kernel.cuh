@@ -35,7 +35,7 @@ __device__ __forceinline__ void RunRoles(Ring<S>& ring, Produce&& produce,
     TakeRegisters<kConsumerRegisters>();
     consume(__shfl_sync(~0u, threadIdx.x / kGroup, 0) - 1);
   }
-  ClusterLeave();  // what a peer copies here or counts here has come
+  ClusterLeave();  // nobody is left that copies here
 }
 
 struct Operands {
@@ -44,7 +44,7 @@ struct Operands {
   int rows = 0;
   int tokens = 0;
   int in = 0;
-  int band = 0;  // weight tiles of a band, all of them in whole bands and pairs
+  int band = 0;  // weight tiles of a band; of several each is full
 };
 
 template <typename S>

@@ -6,9 +6,9 @@
 
 namespace piserve::kernels::weight_gemm::pairs {
 
-// Of a thread. Element 4 g + r of block b (Shape): weight row 16 warp + lane /
-// 4
-// (+ 8 for r >= 2) of the block, token 8 g + 2 (lane % 4) + r % 2 of the tile.
+// Of a thread. Element 4 g + r of block b (Shape): of the block weight row 16
+// warp + lane / 4 (+ 8 for r >= 2), token 8 g + 2 (lane % 4) + r % 2 of the
+// tile.
 template <typename S>
 using Sums = float[kBlocks][S::kTokens / 2];
 

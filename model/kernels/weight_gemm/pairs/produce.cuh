@@ -35,9 +35,11 @@ class Producer {
       }
       for (int i = 0; i < extra; ++i) {
         const int stage = AwaitEmpty();
-        fetch(tile, i, ring_.stages[stage].w, &ring_.full[stage]);
+        fetch(tile, i, ring_.stages[stage].Bytes(), &ring_.full[stage]);
       }
     });
+    // All that is counted here has come, so that the peer may leave.
+    for (int i = 0; i < S::kStages; ++i) AwaitEmpty();
   }
 
  private:
@@ -67,12 +69,14 @@ class Producer {
     Copy<S::kTokens, S::kPairs == Pairs::kOfWeights>(
         product_.x, tile.token, k, ring_.stages[stage].x, &ring_.full[stage]);
   }
-  // All rows, or this CTA's half to both.
+  // All rows, or this CTA's half to both, which may begin between two patterns
+  // of the swizzle: those go by the address.
   template <int kCount, bool kShared>
   __device__ void Copy(const CUtensorMap& map, int row, int k, char* to,
                        std::uint64_t* full) {
     if constexpr (kShared) {
       constexpr int kShare = kCount / kPeers;
+      static_assert(kShare * kRowBytes % 128 == 0);
       const int first = static_cast<int>(blockIdx.x) % kPeers * kShare;
       CopyBoxTo((1 << kPeers) - 1, map, to + first * kRowBytes, full,
                 k * kDepth, row + first);

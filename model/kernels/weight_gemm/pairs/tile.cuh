@@ -43,6 +43,10 @@ struct Ring {
   struct alignas(1024) Stage {
     char w[kRows * kRowBytes];
     char x[S::kTokens * kRowBytes];
+
+    __device__ __forceinline__ char* Bytes() {
+      return reinterpret_cast<char*>(this);
+    }
   } stages[S::kStages];
   std::uint64_t full[S::kStages], empty[S::kStages];
 
