@@ -6,6 +6,7 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
+block()
 set(headers ${CMAKE_INSTALL_INCLUDEDIR}/piserve)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/piserve)
 
@@ -38,3 +39,4 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/piserveConfigVersio
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/piserveConfig.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/piserveConfigVersion.cmake
   DESTINATION ${package} COMPONENT client)
+endblock()

@@ -13,6 +13,17 @@ namespace piserve::kernels {
 // pieces of row r permuted by piece ^ (r % 8): what the PTX ISA calls 128-byte
 // swizzling.
 
+inline constexpr int kGroup = 128;                   // threads of a warpgroup
+inline constexpr int kMostSharedBytes = 227 * 1024;  // of a CTA
+
+// What a kernel keeps in shared memory, tiles first: in `raw`, which is 1024
+// bytes longer.
+template <typename Shared>
+__device__ __forceinline__ Shared& AlignShared(char* raw) {
+  return *reinterpret_cast<Shared*>(raw +
+                                    (1024 - SharedAddress(raw) % 1024) % 1024);
+}
+
 // Byte offset of a piece of eight columns in a tile of `rows` rows.
 __device__ inline int SwizzledOffset(int rows, int row, int piece) {
   return piece / 8 * rows * 128 + row * 128 + ((piece ^ row) % 8) * 16;

@@ -95,8 +95,7 @@ template <int kPeers, bool kParts>
 __global__ void __launch_bounds__(kThreads, 1)
     WarpgroupAttentionKernel(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  auto& shared = *reinterpret_cast<Shared*>(
-      raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  auto& shared = AlignShared<Shared>(raw);
   if (p.turn != Turn::kFirst) LetNextStart();
   if (threadIdx.x == 0) {
     PrefetchTensorMap(p.q);

@@ -31,8 +31,7 @@ template <int kOut>
 __global__ void __launch_bounds__(kThreads, 1)
     NormGemmKernel(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  auto& shared = *reinterpret_cast<Shared<kOut>*>(
-      raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  auto& shared = AlignShared<Shared<kOut>>(raw);
   LetNextStart();
   if (threadIdx.x == 0) {
     PrefetchTensorMap(p.x);
@@ -55,7 +54,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int kOut>
 cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<kOut>) + 1024;  // and what aligns it
-  static_assert(kBytes <= kMostBytes);
+  static_assert(kBytes <= kMostSharedBytes);
   Params p;
   p.args = a;
   p.columns = CeilDiv(a.out, kOut);

@@ -11,7 +11,6 @@
 // form a cluster and fetch half of each tile of weights for both.
 namespace piserve::kernels::norm_gemm {
 
-inline constexpr int kGroup = 128;  // threads of a warpgroup
 inline constexpr int kConsumers = 2;
 inline constexpr int kThreads = (1 + kConsumers) * kGroup;
 inline constexpr int kPeers = 2;
@@ -19,14 +18,13 @@ inline constexpr int kRows = 64;  // tokens of a consumer warpgroup
 inline constexpr int kTokens = kConsumers * kRows;
 inline constexpr int kDepth = 64;  // inputs of a stage
 inline constexpr int kTokenBytes = kTokens * kDepth * 2;
-inline constexpr int kMostBytes = 227 * 1024;
 
 // kOut of the outputs at a time.
 template <int kOut>
 struct Shared {
   static constexpr int kWeightBytes = kOut * kDepth * 2;
   static constexpr int kStageBytes = kTokenBytes + kWeightBytes;
-  static constexpr int kStages = (kMostBytes - 2048) / kStageBytes;
+  static constexpr int kStages = (kMostSharedBytes - 2048) / kStageBytes;
   static_assert(kOut % 16 == 0 && kWeightBytes % 2048 == 0);
 
   struct Stage {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "model/kernels/mma.cuh"
+#include "model/kernels/warpgroup.cuh"
 
 // What a CTA of LaunchVisionAttention has to do, and where it keeps it.
 namespace piserve::kernels::vision_attention {
@@ -13,7 +14,6 @@ namespace piserve::kernels::vision_attention {
 inline constexpr int kTokens = 256;  // of an image
 inline constexpr int kDim = 72;
 inline constexpr int kColumns = 64;  // of a tile; the others are a piece
-inline constexpr int kGroup = 128;   // threads of a warpgroup
 inline constexpr int kGroups = 3;
 inline constexpr int kThreads = kGroups * kGroup;
 inline constexpr int kWarps = kGroup / 32;  // of a warpgroup
@@ -51,7 +51,7 @@ struct Shared {
   int keys_left[kStages], values_left[kStages];
 };
 inline constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and alignment
-static_assert(kSharedBytes <= 227 * 1024);
+static_assert(kSharedBytes <= kMostSharedBytes);
 
 // [tokens, part, heads, head_dim] of q, k and v in boxes of a head's tile or
 // piece, of a task's queries or of an image's keys; [tokens, heads, head_dim]

@@ -14,7 +14,6 @@
 namespace piserve::kernels::warpgroup_attention {
 
 inline constexpr int kDim = 256;
-inline constexpr int kGroup = 128;    // threads of a warpgroup
 inline constexpr int kConsumers = 2;  // warpgroups
 inline constexpr int kThreads = (kConsumers + 1) * kGroup;
 inline constexpr int kGroupRows = 64;

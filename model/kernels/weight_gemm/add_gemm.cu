@@ -27,7 +27,7 @@ struct Params {
 __global__ void __launch_bounds__(kThreads, 1)
     AddKernel(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  auto& shared = Align<Shared>(raw);
+  auto& shared = AlignShared<Shared>(raw);
   const auto fetch = [&](const Tile& tile, int block, char* stage,
                          std::uint64_t* full) {
     FetchAddends<kTokens>(p.addition, tile, block, stage, full);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "model/kernels/gelu.cuh"
 #include "model/kernels/mma.cuh"
-#include "model/kernels/vector.cuh"
 #include "model/kernels/weight_gemm/epilogue.cuh"
+#include "model/kernels/weight_gemm/gated.cuh"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 
 namespace piserve::kernels::weight_gemm {
@@ -38,16 +37,13 @@ struct GegluEpilogue : EpilogueBase {
     const int weights = cute::get<0>(tile);
     const int output = weights / kTilesOfAPacked * 128 + at.warp * 16 +
                        at.lane % 4 * 4 + weights % kTilesOfAPacked * 2;
-    const auto product = [&](int i) {
-      return PackPair(FastGeluTanh(accumulators(i)) * accumulators(i + 2),
-                      FastGeluTanh(accumulators(i + 1)) * accumulators(i + 3));
-    };
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       std::uint32_t pairs[kHalves];
 #pragma unroll
       for (int h = 0; h < kHalves; ++h) {
-        pairs[h] = TransposeMatrix(product(4 * (h * kGroups + g)));
+        pairs[h] =
+            TransposeMatrix(GatedPair(accumulators, 4 * (h * kGroups + g)));
       }
       const int token = cute::get<1>(tile) * kTokens + g * 8 + at.lane / 4;
       if (token >= params.tokens) continue;

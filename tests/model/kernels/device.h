@@ -152,6 +152,15 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
          std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
+// The last values, which a kernel had no business with, are still `tail`.
+template <typename T>
+void ExpectTail(const std::vector<T>& values, const std::vector<T>& tail,
+                const std::string& what) {
+  ASSERT_GE(values.size(), tail.size()) << what;
+  EXPECT_TRUE(SameBits({values.end() - tail.size(), values.end()}, tail))
+      << what;
+}
+
 // What was made of tokens that std::rotate had moved by `by` places: each has
 // the bits of its old place. The first, which the caller spoilt, is not looked
 // at.

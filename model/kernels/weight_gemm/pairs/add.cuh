@@ -98,12 +98,8 @@ class Adder {
   // Read anew where it is used: the sums leave few registers.
   struct Thread {
     int index, lane, warp;
-    __device__ __forceinline__ Thread() {
-      asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
-      index %= kGroup;
-      lane = index % 32;
-      warp = index / 32;
-    }
+    __device__ __forceinline__ Thread()
+        : index(ThreadOfCta() % kGroup), lane(index % 32), warp(index / 32) {}
     // Where in a box it addresses 8 outputs of a token of the first turn, for
     // moves of 8 x 8 matrices: of 8 tokens and 8 outputs, outputs first.
     __device__ __forceinline__ int Offset() const {

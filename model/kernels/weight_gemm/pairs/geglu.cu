@@ -24,7 +24,7 @@ struct Params {
 __global__ void __launch_bounds__(kThreads, 1)
     GegluKernel(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  Ring<S>& ring = Align<Shared>(raw).ring;
+  Ring<S>& ring = AlignShared<Shared>(raw).ring;
   RunRoles(
       ring, [&] { Producer<S>(p.product, ring).Run(); },
       [&](int group) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "model/kernels/gelu.cuh"
 #include "model/kernels/mma.cuh"
-#include "model/kernels/vector.cuh"
+#include "model/kernels/weight_gemm/gated.cuh"
 #include "model/kernels/weight_gemm/pairs/multiply.cuh"
 
 namespace piserve::kernels::weight_gemm::pairs {
@@ -20,14 +19,6 @@ struct GatedOutput {
   int out = 0;
 };
 
-// gelu_tanh(gate) * up of two tokens.
-template <int kCount>
-__device__ __forceinline__ std::uint32_t Gated(const float (&sums)[kCount],
-                                               int i) {
-  return PackPair(FastGeluTanh(sums[i]) * sums[i + 2],
-                  FastGeluTanh(sums[i + 1]) * sums[i + 3]);
-}
-
 // A warpgroup's part of a tile: of a token four outputs to a lane. Behind
 // branches in pieces: ptxas would else have no registers for it, and begin it
 // before the last stage is let go.
@@ -36,9 +27,7 @@ __device__ __forceinline__ void StoreGated(
     const GatedOutput& o, const Tile& tile,
     const Sums<GegluShape<kTokens>>& sums) {
   constexpr int kPiece = 64;  // tokens
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  thread -= kGroup;
+  const int thread = ThreadOfCta() - kGroup;
   const int lane = thread % 32, warp = thread / 32;
   const int token = tile.token + lane / 4;
   __nv_bfloat16* to = o.y + std::int64_t{token} * o.out + tile.row / 2 +
@@ -46,8 +35,8 @@ __device__ __forceinline__ void StoreGated(
 #pragma unroll
   for (int t = 0; t < kTokens; t += 8) {
     if (t % kPiece == 0 && tile.token + t >= o.tokens) break;
-    const uint2 outputs = {TransposeMatrix(Gated(sums[0], t / 2)),
-                           TransposeMatrix(Gated(sums[1], t / 2))};
+    const uint2 outputs = {TransposeMatrix(GatedPair(sums[0], t / 2)),
+                           TransposeMatrix(GatedPair(sums[1], t / 2))};
     if (token + t < o.tokens) *reinterpret_cast<uint2*>(to) = outputs;
     to += 8 * o.out;
   }

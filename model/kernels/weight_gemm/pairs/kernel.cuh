@@ -11,13 +11,6 @@
 // What the kernels of these tiles have in common.
 namespace piserve::kernels::weight_gemm::pairs {
 
-// What is in shared memory, at the beginning of a kernel.
-template <typename Shared>
-__device__ __forceinline__ Shared& Align(char* raw) {
-  return *reinterpret_cast<Shared*>(raw +
-                                    (1024 - SharedAddress(raw) % 1024) % 1024);
-}
-
 // Behind the calls of `produce` in one thread and `consume(group)` in both
 // warpgroups.
 template <typename S, typename Produce, typename Consume>
@@ -65,12 +58,13 @@ cudaError_t Describe(const Operands& o, Product* p) {
                        kTokenPairs ? S::kTokens : S::kTokens / kPeers, &p->x);
 }
 
-// `Shared` is what the kernel aligns; p.product says how many tiles there are.
+// `Shared` is what the kernel keeps in shared memory; p.product says how many
+// tiles there are.
 template <typename Shared, typename Params>
 cudaError_t LaunchPairs(void (*kernel)(Params), const Params& p, int processors,
                         cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared) + 1024;  // and what aligns it
-  static_assert(kBytes <= kMostBytes);
+  static_assert(kBytes <= kMostSharedBytes);
   // Per device, hence at each launch; allowed while a stream is captured.
   if (cudaError_t e = cudaFuncSetAttribute(
           kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);

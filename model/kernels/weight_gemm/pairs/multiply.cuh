@@ -12,7 +12,12 @@ namespace piserve::kernels::weight_gemm::pairs {
 template <typename S>
 using Sums = float[kBlocks][S::kTokens / 2];
 
-// A lane's number, not kept in a register: the sums leave few.
+// A thread's and a lane's number, not kept in registers: the sums leave few.
+__device__ __forceinline__ int ThreadOfCta() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 __device__ __forceinline__ int Lane() {
   int lane;
   asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));

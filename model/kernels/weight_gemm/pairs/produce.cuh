@@ -76,7 +76,7 @@ class Producer {
                        std::uint64_t* full) {
     if constexpr (kShared) {
       constexpr int kShare = kCount / kPeers;
-      static_assert(kShare * kRowBytes % 128 == 0);
+      static_assert(kCount % kPeers == 0);
       const int first = static_cast<int>(blockIdx.x) % kPeers * kShare;
       CopyBoxTo((1 << kPeers) - 1, map, to + first * kRowBytes, full,
                 k * kDepth, row + first);

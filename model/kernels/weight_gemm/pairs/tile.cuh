@@ -15,7 +15,6 @@
 // through the same ring, behind its operands.
 namespace piserve::kernels::weight_gemm::pairs {
 
-inline constexpr int kGroup = 128;  // threads of a warpgroup
 inline constexpr int kConsumers = 2;
 inline constexpr int kThreads = (1 + kConsumers) * kGroup;
 inline constexpr int kPeers = 2;
@@ -24,7 +23,6 @@ inline constexpr int kBlockRows = 64;
 inline constexpr int kRows = kConsumers * kBlocks * kBlockRows;  // of a tile
 inline constexpr int kDepth = 64;  // inputs of a stage
 inline constexpr int kRowBytes = kDepth * 2;
-inline constexpr int kMostBytes = 227 * 1024;  // of shared memory
 inline constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 
 // Of a kernel. Block b of warpgroup g are the weight rows from kGroupStep g +
