@@ -29,8 +29,9 @@ struct Optimisations {
   // Vision's layer norms in the GEMMs behind them, where a wave of tiles holds
   // those; off: kernels before.
   bool fused_norm = true;
-  // Prefill's down projection and vision's first one of many tokens by larger
-  // tiles of our own; off: cuBLASLt's products.
+  // Prefill's down projection and, of vision, fc1, fc2 and the one behind
+  // attention, of many tokens, by larger tiles of our own; off: cuBLASLt's
+  // products.
   bool large_tiles = true;
   // All steps of one row, or of a few where that is faster, in one kernel,
   // which brings its own attention; off: step by step.

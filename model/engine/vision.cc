@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/engine/stages.h"
+#include "model/kernels/bias_gemm/bias_gemm.h"
 #include "model/kernels/image.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/norm_gemm/norm_gemm.h"
@@ -47,6 +48,8 @@ class VisionStage {
   at::Tensor Attention();
   void Mlp(const VisionWeights::Layer& layer);
   void ExpandByLargeTiles(const VisionWeights::Projection& fc1);
+  void AddLinear(int k, const at::Tensor& x, const at::Tensor& weight,
+                 const at::Tensor& bias);
   void NormalisedLinear(int n, const VisionWeights::Projection& projection,
                         const at::Tensor& y, Epilogue epilogue);
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
@@ -73,6 +76,27 @@ void VisionStage::Linear(int n, int k, const at::Tensor& x,
        .w = weight.data_ptr(),
        .bias = bias.data_ptr(),
        .y = y.data_ptr()});
+}
+
+// Added to vision_x.
+void VisionStage::AddLinear(int k, const at::Tensor& x,
+                            const at::Tensor& weight, const at::Tensor& bias) {
+  if (!optimisations_.large_tiles ||
+      !kernels::BiasGemmSupports(tokens_, k, size_.width)) {
+    Linear(size_.width, k, x, weight, bias, b_.vision_x, Epilogue::kBias,
+           Output::kAccumulate);
+    return;
+  }
+  launcher_.Run("vision projection", [&](cudaStream_t stream) {
+    return kernels::LaunchBiasGemm({.x = Data<Bf16>(x),
+                                    .w = Data<Bf16>(weight),
+                                    .bias = Data<Bf16>(bias),
+                                    .y = Data<Bf16>(b_.vision_x),
+                                    .tokens = tokens_,
+                                    .in = k,
+                                    .out = size_.width},
+                                   stream);
+  });
 }
 
 // vision_x, normalised, to y: in one kernel where it knows the sizes, else in
@@ -169,8 +193,7 @@ void VisionStage::Attend(const VisionWeights::Layer& layer) {
   NormalisedLinear(3 * inner, layer.qkv, b_.vision_qkv, Epilogue::kBias);
   const at::Tensor o = Attention();
   if (!launcher_.ok()) return;
-  Linear(size_.width, inner, o, layer.out, layer.out_bias, b_.vision_x,
-         Epilogue::kBias, Output::kAccumulate);
+  AddLinear(inner, o, layer.out, layer.out_bias);
 }
 
 // [tokens, heads * padded head]: by our own kernel where it knows the shape,
@@ -208,8 +231,7 @@ void VisionStage::Mlp(const VisionWeights::Layer& layer) {
     NormalisedLinear(weights_.mlp, layer.fc1, b_.vision_mlp,
                      Epilogue::kGeluBias);
   }
-  Linear(size_.width, weights_.mlp, b_.vision_mlp, layer.fc2, layer.fc2_bias,
-         b_.vision_x, Epilogue::kBias, Output::kAccumulate);
+  AddLinear(weights_.mlp, b_.vision_mlp, layer.fc2, layer.fc2_bias);
 }
 
 }  // namespace

@@ -24,6 +24,18 @@ __device__ __forceinline__ Shared& AlignShared(char* raw) {
                                     (1024 - SharedAddress(raw) % 1024) % 1024);
 }
 
+// A thread's and a lane's number, not kept in registers: sums leave few.
+__device__ __forceinline__ int ThreadOfCta() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+__device__ __forceinline__ int Lane() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
 // Byte offset of a piece of eight columns in a tile of `rows` rows.
 __device__ inline int SwizzledOffset(int rows, int row, int piece) {
   return piece / 8 * rows * 128 + row * 128 + ((piece ^ row) % 8) * 16;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <memory>
 
+#include "model/kernels/bias_gemm/bias_gemm.h"
 #include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "model/kernels/weight_gemm/gelu_gemm.h"
@@ -136,6 +137,41 @@ KernelCase GeluGemmCase(int tokens) {
   return c;
 }
 
+KernelCase BiasGemmCase(int tokens, int in) {
+  constexpr int kOut = 1152;
+  const Product p{tokens, in, kOut};
+  KernelCase c = p.Case("bias GEMM");
+  c.bytes += 4.0 * tokens * kOut;
+  auto x = RandomBf16(static_cast<std::size_t>(tokens) * in, 1 / 8.0f);
+  auto w = RandomBf16(p.weights() * c.sets, 1 / 64.0f);
+  auto bias = RandomBf16(kOut);
+  auto y = RandomBf16(static_cast<std::size_t>(tokens) * kOut);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchBiasGemm({.x = x->data(),
+                           .w = w->data() + set * p.weights(),
+                           .bias = bias->data(),
+                           .y = y->data(),
+                           .tokens = tokens,
+                           .in = in,
+                           .out = kOut},
+                          stream);
+  };
+  c.check = [=, launch = c.launch] {
+    const auto before = y->Get();
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = y->Get(), host_x = x->Get(), host_bias = bias->Get();
+    const auto host_w = w->Get(p.weights());
+    for (std::size_t i = 0; i < 200; ++i) {
+      const std::size_t at = i * 104729 % got.size();
+      const double want =
+          Value(before[at]) + Value(host_bias[at % kOut]) +
+          Dot(&host_x[at / kOut * in], &host_w[at % kOut * in], in).value;
+      ASSERT_NEAR(Value(got[at]), want, 0.01 * std::abs(want) + 0.02);
+    }
+  };
+  return c;
+}
+
 KernelCase SplitGemmCase(int tokens) {
   constexpr int kIn = 16384, kOut = 2048, kHalf = kIn / kSplitGemmParts;
   const Product p{tokens, kIn, kOut};
@@ -182,6 +218,9 @@ std::vector<CaseMaker> GemmCases() {
   }
   cases.push_back([] { return AddGemmCase(6528); });
   cases.push_back([] { return GeluGemmCase(6144); });
+  for (const int in : {1152, 4352}) {
+    cases.push_back([=] { return BiasGemmCase(6144, in); });
+  }
   for (const int tokens : {560, 816}) {
     cases.push_back([=] { return SplitGemmCase(tokens); });
   }

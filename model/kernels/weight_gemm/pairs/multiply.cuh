@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "model/kernels/weight_gemm/pairs/shared_mma.cuh"
+#include "model/kernels/shared_mma.cuh"
 #include "model/kernels/weight_gemm/pairs/tile.cuh"
 
 namespace piserve::kernels::weight_gemm::pairs {
@@ -11,18 +11,6 @@ namespace piserve::kernels::weight_gemm::pairs {
 // tile.
 template <typename S>
 using Sums = float[kBlocks][S::kTokens / 2];
-
-// A thread's and a lane's number, not kept in registers: the sums leave few.
-__device__ __forceinline__ int ThreadOfCta() {
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return thread;
-}
-__device__ __forceinline__ int Lane() {
-  int lane;
-  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
-  return lane;
-}
 
 // Lets go of a stage that this warp has read, in all CTAs that fill it.
 template <typename S>

@@ -5,12 +5,16 @@
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <utility>
 
-namespace piserve::kernels::weight_gemm::pairs {
+namespace piserve::kernels {
 
 // wgmma of 64 rows by kColumns, both operands from shared memory, 16 inputs
 // long.
 template <int kColumns>
 struct SharedMma;
+template <>
+struct SharedMma<144>
+    : cute::SM90::GMMA::MMA_64x144x16_F32BF16BF16_SS<
+          cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};
 template <>
 struct SharedMma<192>
     : cute::SM90::GMMA::MMA_64x192x16_F32BF16BF16_SS<
@@ -38,4 +42,4 @@ __device__ __forceinline__ void MultiplyShared(float (&c)[kCount],
   MultiplyShared(c, a, b, accumulate, std::make_index_sequence<kCount>());
 }
 
-}  // namespace piserve::kernels::weight_gemm::pairs
+}  // namespace piserve::kernels
