@@ -43,13 +43,20 @@ __device__ inline void ClusterLeave() {
 struct LaunchShape {
   dim3 grid;
   unsigned threads = 0;
-  std::size_t shared_bytes = 0;
-  unsigned cluster = 1;  // CTAs along grid.x
+  std::size_t shared_bytes = 0;  // dynamic
+  unsigned cluster = 1;          // CTAs along grid.x
 };
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape,
                    cudaStream_t stream, Arguments... arguments) {
+  if (shape.shared_bytes > 0) {
+    // Per device, hence at each launch; may be done while a stream is captured.
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+        static_cast<int>(shape.shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;

@@ -193,10 +193,6 @@ template <int kDim, int kM>
 cudaError_t LaunchTiles(const SuffixAttentionArgs& a, cudaStream_t stream) {
   using L = Layout<kDim, kM>;
   const auto kernel = SuffixAttentionKernel<kDim, kM>;
-  // Per device, hence at each launch; allowed while a stream is captured.
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
-  if (error != cudaSuccess) return error;
   const int tiles = CeilDiv(a.tokens * a.heads, kM);
   const int splits = Splits(tiles * a.rows);
   LaunchShape shape;

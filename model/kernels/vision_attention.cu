@@ -131,11 +131,6 @@ cudaError_t LaunchTasks(const VisionAttentionArgs& args, int processors,
                         cudaStream_t stream) {
   Maps maps;
   if (cudaError_t e = EncodeMaps(args, &maps); e != cudaSuccess) return e;
-  // Per device, hence at each launch; allowed while a stream is captured.
-  const cudaError_t error = cudaFuncSetAttribute(
-      VisionAttentionKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-      kSharedBytes);
-  if (error != cudaSuccess) return error;
   const int tasks = args.images * args.heads * kTasksPerHead;
   const int chunk = CeilDiv(tasks, processors);
   LaunchShape shape;

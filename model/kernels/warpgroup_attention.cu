@@ -201,17 +201,12 @@ cudaError_t EncodeCache(const AttentionArgs& a, const __nv_bfloat16* cache,
 template <int kPeers, bool kParts>
 cudaError_t LaunchClusters(const Params& p, int cluster, int count,
                            cudaStream_t stream) {
-  // Per device, hence at each launch; allowed while a stream is captured.
-  const auto kernel = WarpgroupAttentionKernel<kPeers, kParts>;
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  if (error != cudaSuccess) return error;
   LaunchShape shape;
   shape.cluster = cluster;
   shape.grid = dim3(cluster, count);
   shape.threads = kThreads;
   shape.shared_bytes = kSharedBytes;
-  return Launch(kernel, shape, stream, p);
+  return Launch(WarpgroupAttentionKernel<kPeers, kParts>, shape, stream, p);
 }
 
 // p.tiles tiles of queries of each row, by clusters that stay.

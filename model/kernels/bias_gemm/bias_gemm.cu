@@ -160,10 +160,7 @@ cudaError_t LaunchBiasGemm(const BiasGemmArgs& args, cudaStream_t stream) {
   for (const cudaError_t error :
        {EncodeRowsMap(args.x, args.tokens, args.in, kTokens, &p.x),
         EncodeRowsMap(args.w, args.out, args.in, kOut / kPeers, &p.w),
-        EncodeBoxesMap(args.y, args.tokens, args.out, &p.y),
-        // Per device, hence at each launch; allowed while a stream is captured.
-        cudaFuncSetAttribute(
-            BiasKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)}) {
+        EncodeBoxesMap(args.y, args.tokens, args.out, &p.y)}) {
     if (error != cudaSuccess) return error;
   }
   LaunchShape shape;

@@ -60,11 +60,7 @@ cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
   p.columns = CeilDiv(a.out, kOut);
   for (const cudaError_t error :
        {EncodeRowsMap(a.x, a.tokens, a.in, kTokens, &p.x),
-        EncodeRowsMap(a.w, a.out, a.in, kOut / kPeers, &p.w),
-        // Per device, hence at each launch; allowed while a stream is captured.
-        cudaFuncSetAttribute(NormGemmKernel<kOut>,
-                             cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             kBytes)}) {
+        EncodeRowsMap(a.w, a.out, a.in, kOut / kPeers, &p.w)}) {
     if (error != cudaSuccess) return error;
   }
   LaunchShape shape;

@@ -65,12 +65,6 @@ cudaError_t LaunchPairs(void (*kernel)(Params), const Params& p, int processors,
                         cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared) + 1024;  // and what aligns it
   static_assert(kBytes <= kMostSharedBytes);
-  // Per device, hence at each launch; allowed while a stream is captured.
-  if (cudaError_t e = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-      e != cudaSuccess) {
-    return e;
-  }
   LaunchShape shape;
   shape.grid = dim3(std::min(processors / kPeers, p.product.pairs) * kPeers);
   shape.threads = kThreads;
