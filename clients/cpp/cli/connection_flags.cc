@@ -104,7 +104,7 @@ int ExitCode(const absl::Status& status) {
 absl::StatusOr<Options> OptionsFromFlags() {
   Options options;
   options.address = absl::GetFlag(FLAGS_address);
-  options.timeout = absl::GetFlag(FLAGS_timeout);
+  options.timeout = TimeoutFromFlags();
   if (const char* key = std::getenv("PISERVE_API_KEY")) options.api_key = key;
   absl::Status status =
       ReadInto(absl::GetFlag(FLAGS_api_key_file), &options.api_key);
@@ -113,6 +113,8 @@ absl::StatusOr<Options> OptionsFromFlags() {
   if (!status.ok()) return status;
   return options;
 }
+
+absl::Duration TimeoutFromFlags() { return absl::GetFlag(FLAGS_timeout); }
 
 std::string PolicyFromFlags() { return absl::GetFlag(FLAGS_policy); }
 

@@ -24,6 +24,9 @@ int ExitCode(const absl::Status& status);
 // --api_key_file (or the environment's PISERVE_API_KEY), --timeout, --policy.
 absl::StatusOr<Options> OptionsFromFlags();
 
+// --timeout.
+absl::Duration TimeoutFromFlags();
+
 // --policy.
 std::string PolicyFromFlags();
 

@@ -2,19 +2,20 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "clients/cpp/cli/connection_flags.h"
 #include "clients/cpp/cli/observation_source.h"
+#include "clients/cpp/cli/operate.h"
 #include "clients/cpp/cli/print.h"
 #include "clients/cpp/cli/recorded.h"
 #include "clients/cpp/piserve/client.h"
-#include "clients/cpp/piserve/context.h"
 #include "clients/cpp/piserve/status.h"
-#include "grpc/health/v1/health.grpc.pb.h"
 
 ABSL_FLAG(std::vector<std::string>, image, {},
           "NAME=FILE,... of JPEG or PNG files, sent as they are, or "
@@ -31,6 +32,8 @@ ABSL_FLAG(std::optional<std::uint32_t>, steps, std::nullopt,
           "Euler steps; default: the policy's");
 ABSL_FLAG(std::string, service, "",
           "health: service to ask about; empty: the whole server");
+ABSL_FLAG(std::string, admin_address, "127.0.0.1:50053",
+          "drain, log-level: the server's admin port, host:port");
 ABSL_FLAG(double, tolerance, 0,
           "replay: allowed difference of an action; 0: the same bits");
 ABSL_FLAG(bool, json, false, "Print JSON");
@@ -44,6 +47,9 @@ constexpr char kUsage[] =
     "  policy_cli [flags] info    what the policies take and give, as tables\n"
     "  policy_cli [flags] infer   one action chunk for one observation\n"
     "  policy_cli [flags] health  does the server serve?\n"
+    "  policy_cli [flags] drain   end as on SIGTERM: answer what is accepted\n"
+    "  policy_cli [flags] log-level debug|info|warn|error  until it ends;\n"
+    "                             prints the one before\n"
     "  policy_cli [flags] replay FILE|FOLDER  repeat what a server recorded\n"
     "                             and compare the answers\n"
     "\n"
@@ -113,26 +119,34 @@ int RunInfer(PolicyClient& client) {
   return kExitOk;
 }
 
-int RunHealth(const Options& options) {
-  const auto channel = MakeChannel(options);
-  if (!channel.ok()) return Fail(channel.status(), kExitUsage);
-  const auto stub = grpc::health::v1::Health::NewStub(*channel);
-  grpc::ClientContext context;
-  context.set_deadline(GrpcDeadline(options.timeout));
-  grpc::health::v1::HealthCheckRequest request;
-  request.set_service(absl::GetFlag(FLAGS_service));
-  grpc::health::v1::HealthCheckResponse response;
-  const absl::Status status =
-      FromGrpc(stub->Check(&context, request, &response));
+// One word, or an object of it.
+void PrintWord(const char* name, const std::string& word) {
+  if (absl::GetFlag(FLAGS_json)) {
+    std::printf("{\"%s\": \"%s\"}\n", name, word.c_str());
+  } else {
+    std::printf("%s\n", word.c_str());
+  }
+}
+
+int RunHealth(const Operator& op) {
+  const auto status = op.Health(absl::GetFlag(FLAGS_service));
+  if (!status.ok()) return Fail(status.status(), ExitCode(status.status()));
+  PrintWord("status", *status);
+  return *status == "SERVING" ? kExitOk : kExitUnavailable;
+}
+
+int RunDrain(const Operator& op) {
+  const absl::Status status = op.Drain();
   if (!status.ok()) return Fail(status, ExitCode(status));
-  const bool serving =
-      response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
-  const std::string name =
-      grpc::health::v1::HealthCheckResponse::ServingStatus_Name(
-          response.status());
-  std::printf(absl::GetFlag(FLAGS_json) ? "{\"status\": \"%s\"}\n" : "%s\n",
-              name.c_str());
-  return serving ? kExitOk : kExitUnavailable;
+  PrintWord("status", "DRAINING");
+  return kExitOk;
+}
+
+int RunLogLevel(const Operator& op, const std::string& level) {
+  const auto before = op.SetLogLevel(level);
+  if (!before.ok()) return Fail(before.status(), ExitCode(before.status()));
+  PrintWord("previous", *before);
+  return kExitOk;
 }
 
 // One line a call; what was refused then is not compared.
@@ -163,24 +177,54 @@ int RunReplay(PolicyClient& client, const std::string& path) {
   return different == 0 ? kExitOk : kExitDifferent;
 }
 
+int RunOperator(const Options& options, const std::vector<std::string>& words) {
+  const auto channel = MakeChannel(options);
+  if (!channel.ok()) return Fail(channel.status(), kExitUsage);
+  const Operator op(*channel, options.timeout);
+  if (words[0] == "health") return RunHealth(op);
+  return words[0] == "drain" ? RunDrain(op) : RunLogLevel(op, words[1]);
+}
+
+int RunClient(const Options& options, const std::vector<std::string>& words) {
+  const auto client = PolicyClient::Connect(options);
+  if (!client.ok()) return Fail(client.status(), kExitUsage);
+  if (words[0] == "replay") return RunReplay(**client, words[1]);
+  return words[0] == "info" ? RunInfo(**client) : RunInfer(**client);
+}
+
+// The admin port knows no credentials: it is loopback's.
+Options AdminOptions() {
+  Options options;
+  options.address = absl::GetFlag(FLAGS_admin_address);
+  options.timeout = TimeoutFromFlags();
+  return options;
+}
+
 int Run(int argc, char** argv) {
+  // How many words each command takes, itself included.
+  static const std::map<std::string, std::size_t> kCommands = {
+      {"info", 1},   {"infer", 1}, {"health", 1},
+      {"replay", 2}, {"drain", 1}, {"log-level", 2}};
   const std::vector<std::string> words =
       ParseCommandLineOrExit(kUsage, argc, argv);
-  const std::string command = words.empty() ? "" : words[0];
-  const bool replay = command == "replay";
-  const bool known =
-      replay || command == "info" || command == "infer" || command == "health";
-  if (!known || words.size() != (replay ? 2u : 1u)) {
+  const auto command = kCommands.find(words.empty() ? "" : words[0]);
+  if (command == kCommands.end() || words.size() != command->second) {
     std::fputs(kUsage, stderr);
     return kExitUsage;
   }
+  if (words[0] == "log-level" && !IsLogLevel(words[1])) {
+    return Fail(
+        absl::InvalidArgumentError(absl::StrCat(
+            "log-level: got ", words[1], ", want debug, info, warn or error")),
+        kExitUsage);
+  }
+  if (words[0] == "drain" || words[0] == "log-level") {
+    return RunOperator(AdminOptions(), words);
+  }
   const auto options = OptionsFromFlags();
   if (!options.ok()) return Fail(options.status(), kExitUsage);
-  if (command == "health") return RunHealth(*options);
-  const auto client = PolicyClient::Connect(*options);
-  if (!client.ok()) return Fail(client.status(), kExitUsage);
-  if (replay) return RunReplay(**client, words[1]);
-  return command == "info" ? RunInfo(**client) : RunInfer(**client);
+  return words[0] == "health" ? RunOperator(*options, words)
+                              : RunClient(*options, words);
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 #include <string>
 
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/server_builder.h"
+#include "piserve/admin/v1/admin.grpc.pb.h"
 #include "tests/clients/cpp/fake_service.h"
 
 namespace piserve::client {
@@ -101,6 +103,68 @@ TEST_F(Programs, HealthSaysServing) {
   EXPECT_EQ(outcome.output, "SERVING\n");
 }
 
+class FakeAdmin final : public admin::v1::AdminService::Service {
+ public:
+  FakeAdmin() {
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
+                             &port);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+    flag = " --admin_address=127.0.0.1:" + std::to_string(port) + " ";
+  }
+  ~FakeAdmin() override { server_->Shutdown(); }
+
+  grpc::Status Drain(grpc::ServerContext*, const admin::v1::DrainRequest*,
+                     admin::v1::DrainResponse*) override {
+    ++drains;
+    return grpc::Status::OK;
+  }
+  grpc::Status SetLogLevel(grpc::ServerContext*,
+                           const admin::v1::SetLogLevelRequest* request,
+                           admin::v1::SetLogLevelResponse* response) override {
+    response->set_previous(level);
+    level = request->level();
+    return grpc::Status::OK;
+  }
+
+  std::string flag;
+  std::atomic<int> drains = 0;
+  std::atomic<admin::v1::LogLevel> level = admin::v1::LOG_LEVEL_INFO;
+
+ private:
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST_F(Programs, AnOperatorDrainsAndSetsTheLogLevel) {
+  FakeAdmin admin;
+  const Outcome level = Cli("log-level debug" + admin.flag);
+  EXPECT_EQ(level.exit_code, 0);
+  EXPECT_EQ(level.output, "info\n");
+  EXPECT_EQ(admin.level, admin::v1::LOG_LEVEL_DEBUG);
+  EXPECT_EQ(Cli("log-level warn --json" + admin.flag).output,
+            "{\"previous\": \"debug\"}\n");
+  EXPECT_EQ(admin.drains, 0);
+  const Outcome drain = Cli("drain" + admin.flag);
+  EXPECT_EQ(drain.exit_code, 0);
+  EXPECT_EQ(drain.output, "DRAINING\n");
+  EXPECT_EQ(admin.drains, 1);
+}
+
+TEST_F(Programs, OnlyALogLevelThatThereIsIsSent) {
+  FakeAdmin admin;
+  for (const char* words : {"log-level loud", "log-level unspecified"}) {
+    const Outcome outcome = Cli(words + admin.flag);
+    EXPECT_EQ(outcome.exit_code, 1) << words;
+    EXPECT_THAT(outcome.output, HasSubstr("want debug, info, warn or error"));
+  }
+  EXPECT_EQ(Cli("log-level" + admin.flag).exit_code, 1);
+  EXPECT_EQ(Cli("drain now" + admin.flag).exit_code, 1);
+  EXPECT_EQ(admin.level, admin::v1::LOG_LEVEL_INFO);
+  EXPECT_EQ(admin.drains, 0);
+}
+
 TEST_F(Programs, EachOutcomeHasItsExitCode) {
   EXPECT_EQ(Cli("").exit_code, 1);
   EXPECT_EQ(Cli("infer --no_such_flag").exit_code, 1);
@@ -117,6 +181,7 @@ TEST_F(Programs, EachOutcomeHasItsExitCode) {
   EXPECT_EQ(Cli("infer").exit_code, 4);
   service_.Stop();
   EXPECT_EQ(Cli("health").exit_code, 3);
+  EXPECT_EQ(Cli("drain --admin_address=" + service_.address()).exit_code, 3);
 }
 
 TEST_F(Programs, FlagsOfTlsWithoutItAreRefused) {
