@@ -161,8 +161,19 @@ def dashboard_json() -> dict[str, Any]:
     }
 
 
+def as_text(dashboard: dict[str, Any]) -> str:
+    """JSON, a member a line and a panel a line."""
+    panels = ",\n".join(json.dumps(panel) for panel in dashboard["panels"])
+    members = [
+        f"{json.dumps(name)}: "
+        + (f"[\n{panels}\n]" if name == "panels" else json.dumps(value))
+        for name, value in dashboard.items()
+    ]
+    return "{\n" + ",\n".join(members) + "\n}\n"
+
+
 def main() -> int:
-    text = json.dumps(dashboard_json(), indent=1) + "\n"
+    text = as_text(dashboard_json())
     if sys.argv[1:] == ["--check"]:
         if FILE.exists() and FILE.read_text() == text:
             return 0
