@@ -10,6 +10,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "clients/cpp/piserve/codec.h"
@@ -35,17 +36,33 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
        .pem_cert_chain = options.tls->client_certificate});
 }
 
-// Without its port; a resolver's scheme stays and makes it no host.
-std::string HostOf(absl::string_view address) {
+// Before its port and the port, which may be none; a resolver's scheme stays
+// and makes it no host.
+struct HostPort {
+  std::string host;
+  absl::string_view port;
+};
+
+HostPort Split(absl::string_view address) {
   const std::size_t colon = address.find_last_not_of("0123456789");
-  const bool port = colon != absl::string_view::npos && address[colon] == ':';
-  return std::string(port ? address.substr(0, colon) : address);
+  if (colon == absl::string_view::npos || address[colon] != ':') {
+    return {std::string(address), ""};
+  }
+  return {std::string(address.substr(0, colon)), address.substr(colon + 1)};
+}
+
+// gRPC takes any number modulo 2^16.
+bool HasImpossiblePort(absl::string_view address) {
+  const absl::string_view port = Split(address).port;
+  if (port.empty() || absl::StartsWith(address, "unix")) return false;
+  int number = 0;
+  return !absl::SimpleAtoi(port, &number) || number < 1 || number > 65535;
 }
 
 // On this machine, where nobody listens between client and server.
 bool IsLocal(absl::string_view address) {
   if (absl::StartsWith(address, "unix:")) return true;
-  const std::string host = HostOf(address);
+  const std::string host = Split(address).host;
   in_addr v4;
   if (inet_pton(AF_INET, host.c_str(), &v4) == 1) {
     return (ntohl(v4.s_addr) >> 24) == 127;
@@ -72,6 +89,10 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
     const Options& options) {
   if (options.address.empty()) {
     return absl::InvalidArgumentError("address: got none, want host:port");
+  }
+  if (HasImpossiblePort(options.address)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "address: got ", options.address, ", want a port from 1 to 65535"));
   }
   if (options.timeout <= absl::ZeroDuration() ||
       options.timeout == absl::InfiniteDuration()) {

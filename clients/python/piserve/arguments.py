@@ -37,6 +37,15 @@ def credential(api_key: str) -> Tuple[Tuple[str, str], ...]:
     return (("authorization", f"Api-Key {key}"),) if key else ()
 
 
+def check_port(address: str) -> None:
+    """ValueError for a port that there is not; gRPC takes it modulo 2^16."""
+    port = re.search(r":([0-9]+)$", address)
+    if port is None or address.startswith("unix"):
+        return
+    if not 1 <= int(port[1]) <= 65535:
+        raise ValueError(f"address: got {address}, want a port from 1 to 65535")
+
+
 def is_local(address: str) -> bool:
     """On this machine, where nobody listens between client and server."""
     if address.startswith(("unix:", "unix-abstract:")):

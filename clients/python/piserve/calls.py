@@ -36,6 +36,7 @@ from piserve._proto import policy_pb2, rpc_pb2
 from piserve.arguments import (
     check_age,
     check_duration,
+    check_port,
     credential,
     is_local,
 )
@@ -152,6 +153,7 @@ class PolicyCalls:
             check_duration("max_age", max_age)
         if supersede_older and not robot_id:
             raise ValueError("supersede_older needs a robot_id")
+        check_port(address)
         if api_key is not None and tls is None and not is_local(address):
             raise ValueError(
                 f"api_key would cross the network to {address} in the clear: "

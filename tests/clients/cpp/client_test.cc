@@ -320,6 +320,24 @@ TEST(ClientOptions, WhatMakesNoSenseIsRefused) {
           .status()));
 }
 
+TEST(ClientOptions, APortThatThereIsNotIsRefused) {
+  for (const char* address : {"robot-lab:65536", "127.0.0.1:99999", "[::1]:0",
+                              "dns:///robot-lab:123456789012345678901"}) {
+    const auto client =
+        PolicyClient::Connect({.address = address, .api_key = "", .tls = {}});
+    EXPECT_TRUE(absl::IsInvalidArgument(client.status())) << address;
+    EXPECT_THAT(std::string(client.status().message()),
+                ::testing::HasSubstr(address));
+  }
+  for (const char* address :
+       {"robot-lab", "robot-lab:65535", "[::1]:1", "unix:/run/piserve:99999"}) {
+    EXPECT_TRUE(
+        PolicyClient::Connect({.address = address, .api_key = "", .tls = {}})
+            .ok())
+        << address;
+  }
+}
+
 TEST(ClientOptions, AKeyDoesNotCrossTheNetworkInTheClear) {
   for (const char* address :
        {"robot-lab:50051", "127.evil.invalid:1", "127.0.0.1.evil.invalid:1",

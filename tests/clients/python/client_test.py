@@ -214,6 +214,21 @@ def test_a_restarted_robots_observations_are_newer_than_those_before(server):
 
 
 @pytest.mark.parametrize(
+    "address", ["robots.example:65536", "127.0.0.1:99999", "[::1]:0"]
+)
+def test_a_port_that_there_is_not_is_refused(address):
+    with pytest.raises(ValueError, match="want a port"):
+        PolicyClient(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["robots.example", "[::1]:65535", "unix:/run/s:99999"]
+)
+def test_any_other_address_is_tried(address):
+    PolicyClient(address).close()
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "robots.example:50051",
