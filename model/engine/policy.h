@@ -22,9 +22,10 @@ namespace piserve::engine {
 // for waves and completes them in order. A row whose tokens or counts do not
 // fit completes with INVALID_ARGUMENT, one whose actions are not finite with
 // INTERNAL and reason NON_FINITE_OUTPUT; neither touches the others. An error
-// of CUDA completes every row of its wave and of all later ones with INTERNAL
-// and reason DEVICE_FAULT, and healthy() is false from then on. A device that
-// hangs completes nothing: whoever serves the policy watches the clock.
+// of CUDA completes all other rows of its wave and of all later ones with
+// INTERNAL and reason DEVICE_FAULT, and healthy() is false from then on. A
+// device that hangs completes nothing: whoever serves the policy watches the
+// clock.
 //
 // The destructor completes what was submitted, then returns. A slot may outlive
 // the policy.
