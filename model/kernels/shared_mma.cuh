@@ -5,6 +5,8 @@
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <utility>
 
+#include "model/kernels/warpgroup.cuh"
+
 namespace piserve::kernels {
 
 // wgmma of 64 rows by kColumns, both operands from shared memory, 16 inputs
@@ -40,6 +42,27 @@ __device__ __forceinline__ void MultiplyShared(float (&c)[kCount],
                                                std::uint64_t a, std::uint64_t b,
                                                bool accumulate) {
   MultiplyShared(c, a, b, accumulate, std::make_index_sequence<kCount>());
+}
+
+// Asks for the products of 64 inputs: c[i] = a b (+ c[i]), its a `step` rows
+// behind the one before.
+template <int kBlocks, int kCount>
+__device__ __forceinline__ void AskForProducts(float (&c)[kBlocks][kCount],
+                                               std::uint64_t a, int step,
+                                               std::uint64_t b,
+                                               bool accumulate) {
+#pragma unroll
+  for (auto& block : c) HoldRegisters(block);
+  WgmmaFence();
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) {
+      MultiplyShared(c[i], AtRow(a + (k * 32 >> 4), i * step),
+                     b + (k * 32 >> 4), accumulate || k > 0);
+    }
+  }
+  WgmmaCommit();
 }
 
 }  // namespace piserve::kernels

@@ -39,19 +39,8 @@ __device__ __forceinline__ void Multiply(const Params& p, Shared& shared,
 #pragma unroll 1
   for (int k = 0; k < p.steps; ++k) {
     BarrierWait(&shared.full[place.stage], place.parity);
-#pragma unroll
-    for (auto& block : sums) HoldRegisters(block);
-    WgmmaFence();
     const int at = place.stage * (kStageBytes >> 4);
-#pragma unroll
-    for (int i = 0; i < kDepth / 16; ++i) {
-#pragma unroll
-      for (int b = 0; b < kBlocks; ++b) {
-        MultiplyShared(sums[b], AtRow(x + at + (i * 32 >> 4), b * kBlockTokens),
-                       w + at + (i * 32 >> 4), k > 0 || i > 0);
-      }
-    }
-    WgmmaCommit();
+    AskForProducts(sums, x + at, kBlockTokens, w + at, k > 0);
     if (k > 0) {
       WgmmaWaitAllButLast();
       Turn(p, shared, k - 1, place.Before());

@@ -32,20 +32,8 @@ __device__ __forceinline__ void MultiplyTile(const Product& product,
 #pragma unroll 1
   for (int k = 0; k < product.steps; ++k) {
     BarrierWait(&ring.full[place.stage], place.parity);
-#pragma unroll
-    for (auto& block : sums) HoldRegisters(block);
-    WgmmaFence();
     const int at = place.stage * (kStageBytes >> 4);
-#pragma unroll
-    for (int i = 0; i < kDepth / 16; ++i) {
-#pragma unroll
-      for (int b = 0; b < kBlocks; ++b) {
-        MultiplyShared(sums[b],
-                       AtRow(w + at + (i * 32 >> 4), b * S::kBlockStep),
-                       x + at + (i * 32 >> 4), k > 0 || i > 0);
-      }
-    }
-    WgmmaCommit();
+    AskForProducts(sums, w + at, S::kBlockStep, x + at, k > 0);
     if (k > 0) {
       WgmmaWaitAllButLast();
       Release(ring, place.Before().stage);
