@@ -48,8 +48,8 @@ class VisionStage {
   at::Tensor Attention();
   void Mlp(const VisionWeights::Layer& layer);
   void ExpandByLargeTiles(const VisionWeights::Projection& fc1);
-  void AddLinear(int k, const at::Tensor& x, const at::Tensor& weight,
-                 const at::Tensor& bias);
+  void AddLinear(const char* what, int k, const at::Tensor& x,
+                 const at::Tensor& weight, const at::Tensor& bias);
   void NormalisedLinear(int n, const VisionWeights::Projection& projection,
                         const at::Tensor& y, Epilogue epilogue);
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
@@ -79,7 +79,7 @@ void VisionStage::Linear(int n, int k, const at::Tensor& x,
 }
 
 // Added to vision_x.
-void VisionStage::AddLinear(int k, const at::Tensor& x,
+void VisionStage::AddLinear(const char* what, int k, const at::Tensor& x,
                             const at::Tensor& weight, const at::Tensor& bias) {
   if (!optimisations_.large_tiles ||
       !kernels::BiasGemmSupports(tokens_, k, size_.width)) {
@@ -87,7 +87,7 @@ void VisionStage::AddLinear(int k, const at::Tensor& x,
            Output::kAccumulate);
     return;
   }
-  launcher_.Run("vision projection", [&](cudaStream_t stream) {
+  launcher_.Run(what, [&](cudaStream_t stream) {
     return kernels::LaunchBiasGemm({.x = Data<Bf16>(x),
                                     .w = Data<Bf16>(weight),
                                     .bias = Data<Bf16>(bias),
@@ -193,7 +193,7 @@ void VisionStage::Attend(const VisionWeights::Layer& layer) {
   NormalisedLinear(3 * inner, layer.qkv, b_.vision_qkv, Epilogue::kBias);
   const at::Tensor o = Attention();
   if (!launcher_.ok()) return;
-  AddLinear(inner, o, layer.out, layer.out_bias);
+  AddLinear("vision out", inner, o, layer.out, layer.out_bias);
 }
 
 // [tokens, heads * padded head]: by our own kernel where it knows the shape,
@@ -231,7 +231,8 @@ void VisionStage::Mlp(const VisionWeights::Layer& layer) {
     NormalisedLinear(weights_.mlp, layer.fc1, b_.vision_mlp,
                      Epilogue::kGeluBias);
   }
-  AddLinear(weights_.mlp, b_.vision_mlp, layer.fc2, layer.fc2_bias);
+  AddLinear("vision fc2", weights_.mlp, b_.vision_mlp, layer.fc2,
+            layer.fc2_bias);
 }
 
 }  // namespace

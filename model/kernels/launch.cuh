@@ -50,7 +50,8 @@ struct LaunchShape {
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape,
                    cudaStream_t stream, Arguments... arguments) {
-  if (shape.shared_bytes > 0) {
+  constexpr std::size_t kAlwaysAllowed = 48 * 1024;
+  if (shape.shared_bytes > kAlwaysAllowed) {
     // Per device, hence at each launch; may be done while a stream is captured.
     const cudaError_t error = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

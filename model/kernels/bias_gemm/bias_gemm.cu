@@ -19,8 +19,9 @@ using Sums = float[kBlocks][kGroupOut / 2];
 // Lets go of the k-th stage, whose products are done; one thread fills it anew.
 // Whoever counts such arrivals waits for all of them, as for all that is copied
 // to it: a CTA may leave when it is done.
-__device__ __forceinline__ void Turn(const Params& p, Shared& shared, int k,
-                                     const Place& place) {
+__device__ __forceinline__ void ReleaseAndRefill(const Params& p,
+                                                 Shared& shared, int k,
+                                                 const Place& place) {
   __syncwarp();
   const int thread = ThreadOfCta();
   if (thread % 32 < kPeers) {
@@ -43,7 +44,7 @@ __device__ __forceinline__ void Multiply(const Params& p, Shared& shared,
     AskForProducts(sums, x + at, kBlockTokens, w + at, k > 0);
     if (k > 0) {
       WgmmaWaitAllButLast();
-      Turn(p, shared, k - 1, place.Before());
+      ReleaseAndRefill(p, shared, k - 1, place.Before());
     }
     place.Next();
   }
@@ -56,12 +57,12 @@ __device__ __forceinline__ void Multiply(const Params& p, Shared& shared,
 __device__ __forceinline__ void Add(const Params& p, Shared& shared, int group,
                                     Place place, const Sums& sums) {
   for (int i = 0; i < group; ++i) place.Next();
-  const Tile tile(p);
+  const Tile tile;
   const int thread = ThreadOfCta() % kGroup, lane = thread % 32;
   const int out = tile.out + group * kGroupOut;
   const auto* bias = reinterpret_cast<const __nv_bfloat162*>(p.bias + out);
   BarrierWait(&shared.full[place.stage], place.parity);
-  char* boxes = shared.stages[place.stage].x;
+  char* boxes = shared.stages[place.stage].Bytes();
   auto* words = reinterpret_cast<std::uint32_t*>(boxes) +
                 (thread / 32 * 16 + lane / 4) * (kGroupOut / 2) + lane % 4;
 #pragma unroll
@@ -121,12 +122,13 @@ cudaError_t EncodeBoxesMap(__nv_bfloat16* y, int tokens, int out,
                          map);
 }
 
+constexpr int kMostAlongY = 65535;  // of a grid's CTAs
+
 bool Tiles(int tokens, int in, int out) {
   return tokens > 0 && out > 0 && tokens % (kPeers * kTokens) == 0 &&
-         in % kDepth == 0 && in >= kStages * kDepth && out % kOut == 0;
+         in % kDepth == 0 && in >= kStages * kDepth && out % kOut == 0 &&
+         out / kOut <= kMostAlongY;
 }
-
-int Ctas(int tokens, int out) { return tokens / kTokens * (out / kOut); }
 
 }  // namespace
 }  // namespace bias_gemm
@@ -134,18 +136,19 @@ int Ctas(int tokens, int out) { return tokens / kTokens * (out / kOut); }
 bool BiasGemmSupports(int tokens, int in, int out) {
   constexpr double kLeastFill = 0.9;  // of the multiprocessors
   if (!bias_gemm::Tiles(tokens, in, out)) return false;
-  const int ctas = bias_gemm::Ctas(tokens, out);
+  const auto ctas = static_cast<std::int64_t>(tokens / bias_gemm::kTokens) *
+                    (out / bias_gemm::kOut);
   return ctas <= kTargetProcessors && ctas >= kLeastFill * kTargetProcessors;
 }
 
 cudaError_t LaunchBiasGemm(const BiasGemmArgs& args, cudaStream_t stream) {
   using namespace bias_gemm;
   constexpr int kBytes = sizeof(Shared) + 1024;  // and what aligns it
+  static_assert(kBytes <= kMostSharedBytes);
   if (!Tiles(args.tokens, args.in, args.out)) return cudaErrorInvalidValue;
   Params p;
   p.bias = args.bias;
   p.steps = args.in / kDepth;
-  p.lines = args.tokens / (kPeers * kTokens);
   for (const cudaError_t error :
        {EncodeRowsMap(args.x, args.tokens, args.in, kTokens, &p.x),
         EncodeRowsMap(args.w, args.out, args.in, kOut / kPeers, &p.w),
@@ -153,7 +156,7 @@ cudaError_t LaunchBiasGemm(const BiasGemmArgs& args, cudaStream_t stream) {
     if (error != cudaSuccess) return error;
   }
   LaunchShape shape;
-  shape.grid = dim3(Ctas(args.tokens, args.out));
+  shape.grid = dim3(args.tokens / kTokens, args.out / kOut);
   shape.threads = kThreads;
   shape.shared_bytes = kBytes;
   shape.cluster = kPeers;

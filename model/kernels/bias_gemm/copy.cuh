@@ -10,7 +10,7 @@ namespace piserve::kernels::bias_gemm {
 class Copier {
  public:
   __device__ __forceinline__ Copier(const Params& p, Shared& shared)
-      : p_(p), shared_(shared), tile_(p) {}
+      : p_(p), shared_(shared) {}
 
   // The first stages. Weights are there before the work enqueued earlier has
   // ended, all else is not.
@@ -21,10 +21,10 @@ class Copier {
     for (int k = 0; k < kStages; ++k) CopyTokens(k, k);
   }
 
-  // What comes kStages behind the k-th stage, in its place.
+  // What comes kStages behind the k-th stage, of operands not the last, in its
+  // place.
   __device__ __forceinline__ void Refill(int k, const Place& place) const {
     const int next = k + kStages;
-    if (next >= p_.steps + kGroups) return;
     BarrierWaitForCluster(&shared_.empty[place.stage], place.parity);
     if (next < p_.steps) {
       CopyWeights(next, place.stage);
@@ -52,7 +52,7 @@ class Copier {
     std::uint64_t* full = &shared_.full[stage];
     BarrierArriveExpecting(full, kBlocks * kBoxBytes);
     for (int b = 0; b < kBlocks; ++b) {
-      CopyBox(p_.y, shared_.stages[stage].x + b * kBoxBytes, full,
+      CopyBox(p_.y, shared_.stages[stage].Bytes() + b * kBoxBytes, full,
               tile_.out + group * kGroupOut, tile_.token + b * kBlockTokens);
     }
   }

@@ -25,12 +25,19 @@ inline constexpr int kDepth = 64;  // inputs of a stage
 inline constexpr int kRowBytes = kDepth * 2;
 inline constexpr int kStages = 3;
 inline constexpr int kBoxBytes = kBlockTokens * kGroupOut * 2;  // of y
+// So each stage let go of but the last is filled anew, and waited for.
+static_assert(kStages == kGroups + 1);
 
-// Behind the operands' stages come two more, each with a warpgroup's y.
+// In the ring's order two stages follow the operands', each of a warpgroup's y,
+// boxes from a stage's begin on.
 struct Shared {
   struct alignas(1024) Stage {
     char x[kTokens * kRowBytes];
     char w[kOut * kRowBytes];
+
+    __device__ __forceinline__ char* Bytes() {
+      return reinterpret_cast<char*>(this);
+    }
   } stages[kStages];
   std::uint64_t full[kStages], empty[kStages];
 
@@ -43,23 +50,18 @@ struct Shared {
   }
 };
 static_assert(kBlocks * kBoxBytes <= sizeof(Shared::Stage));
+static_assert(kBoxBytes % 128 == 0 && kGroupOut * kRowBytes % 1024 == 0);
 
 struct Params {
   CUtensorMap x, w, y;
   const __nv_bfloat16* bias = nullptr;
   int steps = 0;  // stages of operands
-  int lines = 0;  // pairs of tiles along the tokens
 };
 
 // A CTA's, its first token and output.
 struct Tile {
-  int token, out;
-  __device__ __forceinline__ explicit Tile(const Params& p) {
-    const int pair = static_cast<int>(blockIdx.x) / kPeers;
-    const int peer = static_cast<int>(blockIdx.x) % kPeers;
-    token = (pair % p.lines * kPeers + peer) * kTokens;
-    out = pair / p.lines * kOut;
-  }
+  int token = static_cast<int>(blockIdx.x) * kTokens;
+  int out = static_cast<int>(blockIdx.y) * kOut;
 };
 
 using Place = RingPlace<kStages>;

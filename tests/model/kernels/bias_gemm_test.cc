@@ -2,6 +2,7 @@
 #include "model/kernels/bias_gemm/bias_gemm.h"
 
 #include <algorithm>
+#include <array>
 
 #include "tests/model/kernels/device.h"
 #include "tests/model/kernels/twins.h"
@@ -59,10 +60,13 @@ class BiasGemmTest : public KernelTest {
       got[i] = y[at];
       const Expected sum =
           Dot(&x[at / p.out * p.in], &p.w[at % p.out * p.in], p.in);
-      const double value =
-          sum.value + Value(p.bias[at % p.out]) + Value(before[at]);
+      const double bias = Value(p.bias[at % p.out]), there = Value(before[at]);
+      const double value = sum.value + bias + there;
+      // Two additions in FP32, then one rounding.
       const double error =
-          sum.tolerance + 0x1p-22 * (std::abs(value) + std::abs(sum.value) + 8);
+          sum.tolerance + 2 * kFp32Half *
+                              (std::abs(sum.value) + sum.tolerance +
+                               std::abs(bias) + std::abs(there));
       want[i] = {value, error + kBf16Half * (std::abs(value) + error)};
     });
     ExpectWithin(got, want, std::to_string(tokens) + " tokens");
@@ -80,6 +84,39 @@ TEST_F(BiasGemmTest, EqualsItsTwinAtVisionsSizes) {
   Check({4352, 1152}, /*tokens=*/6144, /*stride=*/1021);
 }
 
+TEST_F(BiasGemmTest, EqualsItsTwinInMoreThanOneWave) {
+  Check({192, 1152}, /*tokens=*/6912, /*stride=*/101);
+}
+
+// Few CTAs: those of a launch find room while the one before still runs.
+TEST_F(BiasGemmTest, ALaunchWaitsForTheOneBefore) {
+  constexpr int kTokens = 768, kWidth = 576, kLaunches = 24;
+  const auto w = NormalBf16(kWidth * kWidth, 5,
+                            0.125f / std::sqrt(static_cast<float>(kWidth)));
+  const auto bias = NormalBf16(kWidth, 6);
+  const auto run = [&](bool wait) {
+    DeviceArray<Bf16> device_w(w), device_bias(bias);
+    DeviceArray<Bf16> a(NormalBf16(kTokens * kWidth, 7));
+    DeviceArray<Bf16> b(NormalBf16(kTokens * kWidth, 8));
+    for (int i = 0; i < kLaunches; ++i) {
+      EXPECT_EQ(LaunchBiasGemm({.x = (i % 2 == 0 ? a : b).data(),
+                                .w = device_w.data(),
+                                .bias = device_bias.data(),
+                                .y = (i % 2 == 0 ? b : a).data(),
+                                .tokens = kTokens,
+                                .in = kWidth,
+                                .out = kWidth},
+                               nullptr),
+                cudaSuccess);
+      if (wait) {
+        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      }
+    }
+    return b.Get();
+  };
+  EXPECT_TRUE(SameBits(run(/*wait=*/false), run(/*wait=*/true)));
+}
+
 TEST_F(BiasGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   constexpr int kTokens = 1152, kBy = 201;
   const Projection p(448, 576);
@@ -92,21 +129,37 @@ TEST_F(BiasGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   ExpectRotated(Run(x, p, kTokens, y), first, kBy, p.out);
 }
 
-TEST_F(BiasGemmTest, SupportsOnlyWhatFillsTheDeviceOnce) {
+TEST(BiasGemmSupportsTest, OnlyWhatFillsTheDeviceOnce) {
   EXPECT_TRUE(BiasGemmSupports(6144, 4352, 1152));
   EXPECT_TRUE(BiasGemmSupports(6144, 1152, 1152));
-  for (const int tokens : {0, 768, 4096, 5376, 6912, 12288}) {
+  EXPECT_TRUE(BiasGemmSupports(5760, 1152, 1152));
+  EXPECT_TRUE(BiasGemmSupports(4224, 1152, 1728));
+  for (const int tokens : {0, 768, 4096, 5376, 6336, 6912, 12288}) {
     EXPECT_FALSE(BiasGemmSupports(tokens, 1152, 1152)) << tokens;
   }
+  EXPECT_FALSE(BiasGemmSupports(99557376, 1152, 2385504));
   EXPECT_FALSE(BiasGemmSupports(6144, 4304, 1152));
   EXPECT_FALSE(BiasGemmSupports(6144, 128, 1152));
-  EXPECT_FALSE(BiasGemmSupports(6144, 1152, 1024));
-  for (const BiasGemmArgs& args :
-       {BiasGemmArgs{.tokens = 192, .in = 192, .out = 288},
-        BiasGemmArgs{.tokens = 0, .in = 192, .out = 288},
-        BiasGemmArgs{.tokens = 384, .in = 128, .out = 288},
-        BiasGemmArgs{.tokens = 384, .in = 192, .out = 256}}) {
-    EXPECT_EQ(LaunchBiasGemm(args, nullptr), cudaErrorInvalidValue);
+  EXPECT_FALSE(BiasGemmSupports(6144, 1152, 1184));
+}
+
+TEST_F(BiasGemmTest, RefusesSizesItCannotTile) {
+  DeviceArray<Bf16> any(384 * 320);  // more than each operand has
+  for (const auto& [tokens, in, out] : {std::array{192, 192, 288},
+                                        {0, 192, 288},
+                                        {384, 128, 288},
+                                        {384, 224, 288},
+                                        {384, 192, 256}}) {
+    EXPECT_EQ(LaunchBiasGemm({.x = any.data(),
+                              .w = any.data(),
+                              .bias = any.data(),
+                              .y = any.data(),
+                              .tokens = tokens,
+                              .in = in,
+                              .out = out},
+                             nullptr),
+              cudaErrorInvalidValue)
+        << tokens << " " << in << " " << out;
   }
 }
 
