@@ -8,18 +8,18 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "absl/flags/commandlineflag.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
 #include "absl/flags/usage.h"
-#include "absl/flags/usage_config.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -161,19 +161,30 @@ void KeepFreedMemory() {
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
 }
 
+// Absl's own help ends with 1, and lists the flags that every program has.
+[[noreturn]] void HelpAndExit(const std::string& usage) {
+  std::map<absl::string_view, const absl::CommandLineFlag*> own;
+  for (const auto& [name, flag] : absl::GetAllFlags()) own[name] = flag;
+  for (const char* common : {"flagfile", "fromenv", "tryfromenv", "undefok"}) {
+    own.erase(common);
+  }
+  std::printf("%s\n\nFlags:\n", usage.c_str());
+  for (const auto& [name, flag] : own) {
+    const std::string value = flag->DefaultValue();
+    std::printf("  --%s%s%s\n      %s\n", std::string(name).c_str(),
+                value.empty() ? "" : "=", value.c_str(), flag->Help().c_str());
+  }
+  std::exit(0);
+}
+
 }  // namespace
 
 std::vector<char*> ParseFlags(const std::string& usage, int argc, char** argv) {
-  absl::FlagsUsageConfig help;
-  help.contains_help_flags = [](absl::string_view file) {
-    return !absl::StrContains(file, "absl/");
-  };
-  // Not by where it was built: a file and its folder.
-  help.normalize_filename = [](absl::string_view file) {
-    const std::filesystem::path path{std::string(file)};
-    return (path.parent_path().filename() / path.filename()).string();
-  };
-  absl::SetFlagsUsageConfig(help);
+  if (std::any_of(argv + 1, argv + argc, [](absl::string_view word) {
+        return word == "--help" || word == "-h";
+      })) {
+    HelpAndExit(usage);
+  }
   absl::SetProgramUsageMessage(usage);
   return absl::ParseCommandLine(argc, argv);
 }

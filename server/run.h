@@ -16,7 +16,8 @@ namespace piserve::server {
 //   --port_file, --allow_insecure, --record, --log_level
 // win over what `config` says.
 
-// absl::ParseCommandLine, with all of the program's flags in its --help.
+// absl::ParseCommandLine; --help prints the program's own flags and ends it
+// with 0.
 std::vector<char*> ParseFlags(const std::string& usage, int argc, char** argv);
 
 // Serves until SIGTERM or SIGINT; a second one ends the process at once. Prints

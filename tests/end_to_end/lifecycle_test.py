@@ -64,7 +64,7 @@ def test_a_wrong_flag_is_refused_by_its_name(flag, value, want):
     assert value in done.stderr and want in done.stderr
 
 
-def test_help_names_files_as_the_repository_does():
+def test_help_is_an_answer_and_about_the_program_s_own_flags():
     done = subprocess.run(
         [binary("piserve_test_server"), "--help"],
         capture_output=True,
@@ -72,7 +72,9 @@ def test_help_names_files_as_the_repository_does():
         timeout=60,
         check=False,
     )
-    assert "Flags from server/run.cc:" in done.stdout
+    assert done.returncode == 0
+    assert "--port=" in done.stdout or "--port\n" in done.stdout
+    assert "--flagfile" not in done.stdout
 
 
 # --------------------------------------------------------------------- bounds
