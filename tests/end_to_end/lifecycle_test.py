@@ -73,7 +73,7 @@ def test_help_is_an_answer_and_about_the_program_s_own_flags():
         check=False,
     )
     assert done.returncode == 0
-    assert "--port=" in done.stdout or "--port\n" in done.stdout
+    assert "  --port\n      Port of the public address\n" in done.stdout
     assert "--flagfile" not in done.stdout
 
 

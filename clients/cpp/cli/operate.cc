@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "clients/cpp/cli/operate.h"
 
-#include <optional>
-
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -16,7 +14,9 @@ namespace {
 
 constexpr char kLevelPrefix[] = "LOG_LEVEL_";
 
-std::optional<admin::v1::LogLevel> ParseLevel(const std::string& name) {
+}  // namespace
+
+std::optional<admin::v1::LogLevel> ParseLogLevel(const std::string& name) {
   admin::v1::LogLevel level;
   const std::string wire =
       absl::StrCat(kLevelPrefix, absl::AsciiStrToUpper(name));
@@ -27,12 +27,10 @@ std::optional<admin::v1::LogLevel> ParseLevel(const std::string& name) {
   return level;
 }
 
-std::string NameOf(admin::v1::LogLevel level) {
+std::string LogLevelName(admin::v1::LogLevel level) {
   return absl::AsciiStrToLower(
       absl::StripPrefix(admin::v1::LogLevel_Name(level), kLevelPrefix));
 }
-
-}  // namespace
 
 template <typename Service, typename Method, typename Request,
           typename Response>
@@ -63,21 +61,16 @@ absl::Status Operator::Drain() const {
                             admin::v1::DrainRequest(), &response);
 }
 
-absl::StatusOr<std::string> Operator::SetLogLevel(
-    const std::string& level) const {
+absl::StatusOr<admin::v1::LogLevel> Operator::SetLogLevel(
+    admin::v1::LogLevel level) const {
   using admin::v1::AdminService;
   admin::v1::SetLogLevelRequest request;
-  request.set_level(
-      ParseLevel(level).value_or(admin::v1::LOG_LEVEL_UNSPECIFIED));
+  request.set_level(level);
   admin::v1::SetLogLevelResponse response;
   const absl::Status status =
       Call<AdminService>(&AdminService::Stub::SetLogLevel, request, &response);
   if (!status.ok()) return status;
-  return NameOf(response.previous());
-}
-
-bool IsLogLevel(const std::string& level) {
-  return ParseLevel(level).has_value();
+  return response.previous();
 }
 
 }  // namespace piserve::client

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/channel.h"
+#include "piserve/admin/v1/admin.pb.h"
 
 namespace piserve::client {
 
@@ -19,10 +21,10 @@ class Operator {
   // Of a service, or, where empty, of the whole server: SERVING, NOT_SERVING.
   absl::StatusOr<std::string> Health(const std::string& service) const;
 
-  // The admin port's. A level is debug, info, warn or error; returns the one
-  // before.
+  // The admin port's. SetLogLevel returns the one before.
   absl::Status Drain() const;
-  absl::StatusOr<std::string> SetLogLevel(const std::string& level) const;
+  absl::StatusOr<admin::v1::LogLevel> SetLogLevel(
+      admin::v1::LogLevel level) const;
 
  private:
   template <typename Service, typename Method, typename Request,
@@ -34,7 +36,8 @@ class Operator {
   absl::Duration timeout_;
 };
 
-// Whether SetLogLevel knows it.
-bool IsLogLevel(const std::string& level);
+// As debug, info, warn or error; nothing for another word.
+std::optional<admin::v1::LogLevel> ParseLogLevel(const std::string& name);
+std::string LogLevelName(admin::v1::LogLevel level);
 
 }  // namespace piserve::client

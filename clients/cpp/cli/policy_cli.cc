@@ -142,10 +142,17 @@ int RunDrain(const Operator& op) {
   return kExitOk;
 }
 
-int RunLogLevel(const Operator& op, const std::string& level) {
-  const auto before = op.SetLogLevel(level);
+int RunLogLevel(const Operator& op, const std::string& name) {
+  const auto level = ParseLogLevel(name);
+  if (!level.has_value()) {
+    return Fail(
+        absl::InvalidArgumentError(absl::StrCat(
+            "log-level: got ", name, ", want debug, info, warn or error")),
+        kExitUsage);
+  }
+  const auto before = op.SetLogLevel(*level);
   if (!before.ok()) return Fail(before.status(), ExitCode(before.status()));
-  PrintWord("previous", *before);
+  PrintWord("previous", LogLevelName(*before));
   return kExitOk;
 }
 
@@ -211,12 +218,6 @@ int Run(int argc, char** argv) {
   if (command == kCommands.end() || words.size() != command->second) {
     std::fputs(kUsage, stderr);
     return kExitUsage;
-  }
-  if (words[0] == "log-level" && !IsLogLevel(words[1])) {
-    return Fail(
-        absl::InvalidArgumentError(absl::StrCat(
-            "log-level: got ", words[1], ", want debug, info, warn or error")),
-        kExitUsage);
   }
   if (words[0] == "drain" || words[0] == "log-level") {
     return RunOperator(AdminOptions(), words);

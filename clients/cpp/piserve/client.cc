@@ -54,7 +54,10 @@ HostPort Split(absl::string_view address) {
 // gRPC takes any number modulo 2^16.
 bool HasImpossiblePort(absl::string_view address) {
   const absl::string_view port = Split(address).port;
-  if (port.empty() || absl::StartsWith(address, "unix")) return false;
+  if (port.empty() || absl::StartsWith(address, "unix:") ||
+      absl::StartsWith(address, "unix-abstract:")) {
+    return false;
+  }
   int number = 0;
   return !absl::SimpleAtoi(port, &number) || number < 1 || number > 65535;
 }

@@ -9,6 +9,7 @@ from typing import Tuple
 
 _MAX_DURATION_S = 1e6  # eleven days; gRPC takes no time without end
 _MAX_AGE_S = 1e12  # microseconds of it fit in the message
+_SOCKETS = ("unix:", "unix-abstract:")  # schemes without host and port
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(:[0-9]+)?")
 
 
@@ -40,7 +41,7 @@ def credential(api_key: str) -> Tuple[Tuple[str, str], ...]:
 def check_port(address: str) -> None:
     """ValueError for a port that there is not; gRPC takes it modulo 2^16."""
     port = re.search(r":([0-9]+)$", address)
-    if port is None or address.startswith("unix"):
+    if port is None or address.startswith(_SOCKETS):
         return
     if not 1 <= int(port[1]) <= 65535:
         raise ValueError(f"address: got {address}, want a port from 1 to 65535")
@@ -48,7 +49,7 @@ def check_port(address: str) -> None:
 
 def is_local(address: str) -> bool:
     """On this machine, where nobody listens between client and server."""
-    if address.startswith(("unix:", "unix-abstract:")):
+    if address.startswith(_SOCKETS):
         return True
     plain = _HOST_PORT.fullmatch(address)
     if plain is None:
