@@ -197,6 +197,20 @@ __device__ inline void CopyBoxTo(std::uint16_t ctas, const CUtensorMap& map,
       : "memory");
 }
 
+// Of kRows rows of 64 columns from (column, row) on, which lie at `tile`, this
+// CTA's share, to all kPeers CTAs of the cluster. It may begin between two
+// patterns of the swizzle: those go by the address.
+template <int kPeers, int kRows>
+__device__ __forceinline__ void CopyShareToAll(const CUtensorMap& map,
+                                               char* tile, std::uint64_t* full,
+                                               int column, int row) {
+  constexpr int kShare = kRows / kPeers;
+  static_assert(kRows % kPeers == 0);
+  const int first = static_cast<int>(blockIdx.x) % kPeers * kShare;
+  CopyBoxTo((1 << kPeers) - 1, map, tile + first * 128, full, column,
+            row + first);
+}
+
 // Copies the box at these coordinates from shared memory to the tensor; a group
 // of its own.
 __device__ inline void CopyBoxBack(const CUtensorMap& map, const void* from,

@@ -136,7 +136,7 @@ cudaError_t LaunchTasks(const VisionAttentionArgs& args, int processors,
   LaunchShape shape;
   shape.grid = dim3(CeilDiv(tasks, chunk));
   shape.threads = kThreads;
-  shape.shared_bytes = kSharedBytes;
+  shape.shared_bytes = kBytesFor<Shared>;
   const float scale = kLog2E / std::sqrt(static_cast<float>(kDim));
   return Launch(VisionAttentionKernel, shape, stream, maps, args.heads, tasks,
                 chunk, scale);

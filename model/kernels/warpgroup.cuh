@@ -16,8 +16,15 @@ namespace piserve::kernels {
 inline constexpr int kGroup = 128;                   // threads of a warpgroup
 inline constexpr int kMostSharedBytes = 227 * 1024;  // of a CTA
 
-// What a kernel keeps in shared memory, tiles first: in `raw`, which is 1024
-// bytes longer.
+// What a kernel keeps in shared memory, tiles first: in `raw` of kBytesFor.
+template <typename Shared>
+constexpr int BytesFor() {
+  constexpr int kBytes = sizeof(Shared) + 1024;  // and what aligns it
+  static_assert(kBytes <= kMostSharedBytes);
+  return kBytes;
+}
+template <typename Shared>
+inline constexpr int kBytesFor = BytesFor<Shared>();
 template <typename Shared>
 __device__ __forceinline__ Shared& AlignShared(char* raw) {
   return *reinterpret_cast<Shared*>(raw +

@@ -205,7 +205,7 @@ cudaError_t LaunchClusters(const Params& p, int cluster, int count,
   shape.cluster = cluster;
   shape.grid = dim3(cluster, count);
   shape.threads = kThreads;
-  shape.shared_bytes = kSharedBytes;
+  shape.shared_bytes = kBytesFor<Shared>;
   return Launch(WarpgroupAttentionKernel<kPeers, kParts>, shape, stream, p);
 }
 

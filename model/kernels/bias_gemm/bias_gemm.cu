@@ -143,8 +143,6 @@ bool BiasGemmSupports(int tokens, int in, int out) {
 
 cudaError_t LaunchBiasGemm(const BiasGemmArgs& args, cudaStream_t stream) {
   using namespace bias_gemm;
-  constexpr int kBytes = sizeof(Shared) + 1024;  // and what aligns it
-  static_assert(kBytes <= kMostSharedBytes);
   if (!Tiles(args.tokens, args.in, args.out)) return cudaErrorInvalidValue;
   Params p;
   p.bias = args.bias;
@@ -158,7 +156,7 @@ cudaError_t LaunchBiasGemm(const BiasGemmArgs& args, cudaStream_t stream) {
   LaunchShape shape;
   shape.grid = dim3(args.tokens / kTokens, args.out / kOut);
   shape.threads = kThreads;
-  shape.shared_bytes = kBytes;
+  shape.shared_bytes = kBytesFor<Shared>;
   shape.cluster = kPeers;
   return Launch(BiasKernel, shape, stream, p);
 }

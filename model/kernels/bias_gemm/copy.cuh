@@ -36,13 +36,10 @@ class Copier {
 
  private:
   __device__ __forceinline__ void CopyWeights(int k, int stage) const {
-    constexpr int kShare = kOut / kPeers;
-    const int first = static_cast<int>(blockIdx.x) % kPeers * kShare;
     std::uint64_t* full = &shared_.full[stage];
     BarrierArriveExpecting(full, (kTokens + kOut) * kRowBytes);
-    CopyBoxTo((1 << kPeers) - 1, p_.w,
-              shared_.stages[stage].w + first * kRowBytes, full, k * kDepth,
-              tile_.out + first);
+    CopyShareToAll<kPeers, kOut>(p_.w, shared_.stages[stage].w, full,
+                                 k * kDepth, tile_.out);
   }
   __device__ __forceinline__ void CopyTokens(int k, int stage) const {
     CopyBox(p_.x, shared_.stages[stage].x, &shared_.full[stage], k * kDepth,

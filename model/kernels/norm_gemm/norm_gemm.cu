@@ -53,8 +53,6 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <int kOut>
 cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(Shared<kOut>) + 1024;  // and what aligns it
-  static_assert(kBytes <= kMostSharedBytes);
   Params p;
   p.args = a;
   p.columns = CeilDiv(a.out, kOut);
@@ -66,7 +64,7 @@ cudaError_t LaunchTiles(const NormGemmArgs& a, int tiles, cudaStream_t stream) {
   LaunchShape shape;
   shape.grid = dim3(tiles);
   shape.threads = kThreads;
-  shape.shared_bytes = kBytes;
+  shape.shared_bytes = kBytesFor<Shared<kOut>>;
   shape.cluster = kPeers;
   return Launch(NormGemmKernel<kOut>, shape, stream, p);
 }

@@ -34,13 +34,10 @@ class Producer {
   static constexpr int kStages = Shared<kOut>::kStages;
 
   __device__ void CopyWeights(int k, int stage) {
-    constexpr int kRowsOfPeer = kOut / kPeers;
-    const int first = static_cast<int>(blockIdx.x) % kPeers * kRowsOfPeer;
     std::uint64_t* full = &shared_.full[stage];
     BarrierArriveExpecting(full, Shared<kOut>::kStageBytes);
-    CopyBoxTo((1 << kPeers) - 1, p_.w,
-              shared_.stages[stage].w + first * kDepth * 2, full, k * kDepth,
-              tile_.output + first);
+    CopyShareToAll<kPeers, kOut>(p_.w, shared_.stages[stage].w, full,
+                                 k * kDepth, tile_.output);
   }
   __device__ void CopyTokens(int k, int stage) {
     CopyBox(p_.x, shared_.stages[stage].x, &shared_.full[stage], k * kDepth,

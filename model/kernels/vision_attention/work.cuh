@@ -50,8 +50,6 @@ struct Shared {
   // filled again.
   int keys_left[kStages], values_left[kStages];
 };
-inline constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and alignment
-static_assert(kSharedBytes <= kMostSharedBytes);
 
 // [tokens, part, heads, head_dim] of q, k and v in boxes of a head's tile or
 // piece, of a task's queries or of an image's keys; [tokens, heads, head_dim]

@@ -68,8 +68,6 @@ struct Shared {
   std::uint64_t clean_last;
 };
 static_assert(kRows * kDim * 2 <= kSlots * kTileBytes);
-inline constexpr int kSharedBytes = sizeof(Shared) + 1024;  // and alignment
-static_assert(kSharedBytes <= 232448);
 
 // An item of a cluster's, as one of its CTAs sees it.
 struct Work {

@@ -63,12 +63,10 @@ cudaError_t Describe(const Operands& o, Product* p) {
 template <typename Shared, typename Params>
 cudaError_t LaunchPairs(void (*kernel)(Params), const Params& p, int processors,
                         cudaStream_t stream) {
-  constexpr int kBytes = sizeof(Shared) + 1024;  // and what aligns it
-  static_assert(kBytes <= kMostSharedBytes);
   LaunchShape shape;
   shape.grid = dim3(std::min(processors / kPeers, p.product.pairs) * kPeers);
   shape.threads = kThreads;
-  shape.shared_bytes = kBytes;
+  shape.shared_bytes = kBytesFor<Shared>;
   shape.cluster = kPeers;
   return Launch(kernel, shape, stream, p);
 }

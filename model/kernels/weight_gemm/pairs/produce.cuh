@@ -69,17 +69,12 @@ class Producer {
     Copy<S::kTokens, S::kPairs == Pairs::kOfWeights>(
         product_.x, tile.token, k, ring_.stages[stage].x, &ring_.full[stage]);
   }
-  // All rows, or this CTA's half to both, which may begin between two patterns
-  // of the swizzle: those go by the address.
+  // All rows, or this CTA's half to both.
   template <int kCount, bool kShared>
   __device__ void Copy(const CUtensorMap& map, int row, int k, char* to,
                        std::uint64_t* full) {
     if constexpr (kShared) {
-      constexpr int kShare = kCount / kPeers;
-      static_assert(kCount % kPeers == 0);
-      const int first = static_cast<int>(blockIdx.x) % kPeers * kShare;
-      CopyBoxTo((1 << kPeers) - 1, map, to + first * kRowBytes, full,
-                k * kDepth, row + first);
+      CopyShareToAll<kPeers, kCount>(map, to, full, k * kDepth, row);
     } else {
       CopyBox(map, to, full, k * kDepth, row);
     }
