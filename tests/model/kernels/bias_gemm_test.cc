@@ -52,24 +52,20 @@ class BiasGemmTest : public KernelTest {
     const auto before =
         NormalBf16(static_cast<std::size_t>(tokens) * p.out, 10);
     const std::vector<Bf16> y = Run(x, p, tokens, before);
-    const int count = static_cast<int>(y.size()) / stride;
-    std::vector<Bf16> got(count);
-    std::vector<Expected> want(count);
-    ParallelFor(count, [&](int i) {
-      const long at = static_cast<long>(i) * stride;
-      got[i] = y[at];
-      const Expected sum =
-          Dot(&x[at / p.out * p.in], &p.w[at % p.out * p.in], p.in);
-      const double bias = Value(p.bias[at % p.out]), there = Value(before[at]);
-      const double value = sum.value + bias + there;
-      // Two additions in FP32, then one rounding.
-      const double error =
-          sum.tolerance + 2 * kFp32Half *
-                              (std::abs(sum.value) + sum.tolerance +
-                               std::abs(bias) + std::abs(there));
-      want[i] = {value, error + kBf16Half * (std::abs(value) + error)};
-    });
-    ExpectWithin(got, want, std::to_string(tokens) + " tokens");
+    ExpectEvery(
+        stride, y, y.size(), std::to_string(tokens) + " tokens", [&](long at) {
+          const Expected sum =
+              Dot(&x[at / p.out * p.in], &p.w[at % p.out * p.in], p.in);
+          const double bias = Value(p.bias[at % p.out]),
+                       there = Value(before[at]);
+          const double value = sum.value + bias + there;
+          // Two additions in FP32, then one rounding.
+          const double error =
+              sum.tolerance + 2 * kFp32Half *
+                                  (std::abs(sum.value) + sum.tolerance +
+                                   std::abs(bias) + std::abs(there));
+          return Expected{value, error + kBf16Half * (std::abs(value) + error)};
+        });
   }
 };
 

@@ -138,6 +138,21 @@ void ExpectWithin(const std::vector<T>& got, const std::vector<Expected>& want,
                        << "; worst " << worst << " tolerances";
 }
 
+// Every `stride`-th of the first `size` values against twin(its index).
+template <typename T, typename Twin>
+void ExpectEvery(int stride, const std::vector<T>& values, std::size_t size,
+                 const std::string& what, const Twin& twin) {
+  const int count = static_cast<int>(size / stride);
+  std::vector<T> got(count);
+  std::vector<Expected> want(count);
+  ParallelFor(count, [&](int i) {
+    const long at = static_cast<long>(i) * stride;
+    got[i] = values[at];
+    want[i] = twin(at);
+  });
+  ExpectWithin(got, want, what);
+}
+
 // Row `row` of rows of `width`.
 template <typename T>
 std::vector<T> RowOf(const std::vector<T>& values, int row, int width) {

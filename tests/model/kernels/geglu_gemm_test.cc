@@ -86,15 +86,9 @@ class GegluGemmTest : public KernelTest {
                     Launcher launch = LaunchGegluGemm) {
     const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
     const std::vector<Bf16> y = Run(x, p, tokens, launch);
-    const int count = static_cast<int>(y.size()) / stride;
-    std::vector<Bf16> got(count);
-    std::vector<Expected> want(count);
-    ParallelFor(count, [&](int i) {
-      const long at = static_cast<long>(i) * stride;
-      got[i] = y[at];
-      want[i] = Twin(&x[at / p.out * p.in], p, at % p.out);
-    });
-    ExpectWithin(got, want, std::to_string(tokens) + " tokens");
+    ExpectEvery(
+        stride, y, y.size(), std::to_string(tokens) + " tokens",
+        [&](long at) { return Twin(&x[at / p.out * p.in], p, at % p.out); });
   }
 
   // Tokens turned round, the last one NaN and first.

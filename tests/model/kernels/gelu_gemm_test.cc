@@ -78,18 +78,13 @@ class GeluGemmTest : public KernelTest {
     const auto behind = NormalBf16(4096, 8);
     const std::vector<Bf16> y = Run(x, moments, p, behind);
     ExpectTail(y, behind, std::to_string(tokens) + " tokens");
-    const int count = static_cast<int>((y.size() - behind.size()) / stride);
-    std::vector<Bf16> got(count);
-    std::vector<Expected> want(count);
-    ParallelFor(count, [&](int i) {
-      const long at = static_cast<long>(i) * stride;
-      got[i] = y[at];
-      want[i] = Twin(&x[at / p.out * p.in], moments[at / p.out], p,
-                     static_cast<int>(at % p.out));
-    });
-    ExpectWithin(got, want,
-                 std::to_string(tokens) + " tokens to " +
-                     std::to_string(p.out) + " outputs");
+    ExpectEvery(stride, y, y.size() - behind.size(),
+                std::to_string(tokens) + " tokens to " + std::to_string(p.out) +
+                    " outputs",
+                [&](long at) {
+                  return Twin(&x[at / p.out * p.in], moments[at / p.out], p,
+                              static_cast<int>(at % p.out));
+                });
   }
 };
 

@@ -94,17 +94,13 @@ class NormGemmTest : public KernelTest {
     }
     const std::vector<Bf16> rounded = Round(x);
     const std::vector<Bf16> y = Run(rounded, p, activation);
-    const int count = static_cast<int>(y.size() / stride);
-    std::vector<Bf16> got(count);
-    std::vector<Expected> want(count);
-    ParallelFor(count, [&](int i) {
-      const long at = static_cast<long>(i) * stride;
-      got[i] = y[at];
-      want[i] = Twin(&rounded[at / p.out * p.in], p, at % p.out, activation);
-    });
-    ExpectWithin(got, want,
-                 std::to_string(tokens) + " tokens to " +
-                     std::to_string(p.out) + " outputs");
+    ExpectEvery(stride, y, y.size(),
+                std::to_string(tokens) + " tokens to " + std::to_string(p.out) +
+                    " outputs",
+                [&](long at) {
+                  return Twin(&rounded[at / p.out * p.in], p, at % p.out,
+                              activation);
+                });
   }
 };
 

@@ -39,18 +39,13 @@ TEST_F(SplitGemmTest, EqualsItsTwinAtEveryPrefixItServes) {
     ASSERT_TRUE(SplitGemmSupports(tokens, kIn, kOut)) << tokens;
     const auto x = NormalBf16(static_cast<std::size_t>(tokens) * kIn, tokens);
     const auto parts = Run(x, tokens);
-    const long stride = tokens * 2L + 1;
-    const int count = static_cast<int>(parts.size() / stride);
-    std::vector<float> got(count);
-    std::vector<Expected> want(count);
-    ParallelFor(count, [&](int i) {
-      const long at = i * stride, part = at / (long{tokens} * kOut);
-      const long token = at / kOut % tokens, output = at % kOut;
-      got[i] = parts[at];
-      want[i] = Dot(&x[token * kIn + part * kHalf],
-                    &Weights()[output * kIn + part * kHalf], kHalf);
-    });
-    ExpectWithin(got, want, std::to_string(tokens) + " tokens");
+    ExpectEvery(/*stride=*/tokens * 2 + 1, parts, parts.size(),
+                std::to_string(tokens) + " tokens", [&](long at) {
+                  const long part = at / (long{tokens} * kOut);
+                  const long token = at / kOut % tokens, output = at % kOut;
+                  return Dot(&x[token * kIn + part * kHalf],
+                             &Weights()[output * kIn + part * kHalf], kHalf);
+                });
     for (const float value : parts) ASSERT_TRUE(std::isfinite(value)) << tokens;
   }
 }
