@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// An item is 128 query rows (token-major, head-minor) of one batch row and a
-// run of its keys. Two consumer warpgroups take 64 query rows each; a thread of
-// a third keeps a ring of four tiles of 64 keys' k or v full by bulk copies.
-// Where queries are many, two CTAs with neighbouring queries form a cluster,
-// fetch half of each tile for both and go on from item to item, the copies
-// ahead; where they are few, the CTAs of a cluster have runs of the keys of the
-// same queries and merge at the end through distributed shared memory. Bound by
-// tensor cores and shared memory: 64 keys cost 2048 cycles of the former and
-// 1888 of the latter's bandwidth (operands 1376, arriving tiles 512).
+// Two consumer warpgroups take 64 query rows (token-major, head-minor) of a
+// batch row each; threads of a third keep a ring of four tiles of 64 keys' k or
+// v full by bulk copies. Where queries are many, two CTAs with neighbouring
+// queries form a cluster, fetch half of each tile for both and go on from item
+// to item, the copies ahead (own.cuh). Where they are few, the CTAs of a
+// cluster have parts of the keys of the same queries and merge at the end
+// through distributed shared memory (merge.cuh); where they are fewer still,
+// both consumers have the same 64 and take turns at the tiles (turns.cuh),
+// which leaves less of a last tile of queries empty and less to be merged by a
+// CTA, but wants twice as much of L2. Bound by tensor cores and shared memory:
+// of 128 queries 64 keys cost 2048 cycles of the former and 1888 of the
+// latter's bandwidth (operands 1376, arriving tiles 512).
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,11 +20,8 @@
 #include "model/kernels/processors.h"
 #include "model/kernels/tma.cuh"
 #include "model/kernels/warpgroup_attention/begin.cuh"
-#include "model/kernels/warpgroup_attention/consume.cuh"
-#include "model/kernels/warpgroup_attention/finish.cuh"
-#include "model/kernels/warpgroup_attention/produce.cuh"
-#include "model/kernels/warpgroup_attention/ring.cuh"
-#include "model/kernels/warpgroup_attention/work.cuh"
+#include "model/kernels/warpgroup_attention/own.cuh"
+#include "model/kernels/warpgroup_attention/turns.cuh"
 
 namespace piserve::kernels {
 namespace warpgroup_attention {
@@ -30,86 +30,53 @@ namespace {
 // CTAs that fetch k and v for each other where keys are not split; 1 or 2.
 constexpr int kPeersOfWhole = 2;
 
+constexpr int kGroupWarps = kGroup / 32;
+
 template <int kPeers>
-__device__ void InitBarriers(Shared& shared) {
-  constexpr int kGroupWarps = kGroup / 32;
-  for (int slot = 0; slot < kSlots; ++slot) {
-    BarrierInit(&shared.full[slot], 1);
-    BarrierInit(&shared.empty[slot], kPeers * kTakers);
-  }
+__device__ void InitBarriers(OwnShared& shared) {
+  shared.ring.Init(kPeers * (kThreads / 32 - 1));  // all but the producer's
   for (int group = 0; group < kConsumers; ++group) {
     BarrierInit(&shared.full_q[group], 1);
     BarrierInit(&shared.empty_q[group], kGroupWarps);
   }
   BarrierInit(&shared.clean_last, 1 + kConsumers * kGroupWarps);
+}
+
+__device__ void InitBarriers(TurnsShared& shared) {
+  for (auto& ring : shared.rings) ring.Init(kGroupWarps);
+  BarrierInit(&shared.full_q, 1);
+}
+
+// By one thread.
+template <typename Init>
+__device__ void Prepare(const Params& p, Init init) {
+  PrefetchTensorMap(p.q);
+  PrefetchTensorMap(p.k);
+  PrefetchTensorMap(p.v);
+  init();
   FenceBarrierInit();
 }
 
 // kPeers CTAs of a cluster fetch for each other; or, with kParts, each has a
 // part of the keys.
 template <int kPeers, bool kParts>
-__device__ void RunProducer(const Params& p, Shared& shared) {
-  GiveRegisters<kProducerRegisters>();
-  if (threadIdx.x == 0) Produce<kPeers>(p, shared);
-  if (threadIdx.x >= 32) CleanLastValues<kPeers>(p, shared);
-  if (kParts || kPeers > 1) ClusterSync();
-  if (kParts) ClusterLeave();  // behind the merge
-}
-
-// The one item whose keys this cluster's CTAs have parts of.
-__device__ void ConsumePart(const Params& p, Shared& shared) {
-  const Work w = WorkOf<1>(p, static_cast<int>(blockIdx.y));
-  if (w.Matters()) {
-    Consumer c;
-    Consume<1>(p, w, shared, c);
-    // Both warpgroups are past the last tile before its place is taken.
-    asm volatile("bar.sync 3, %0;" ::"n"(kConsumers * kGroup) : "memory");
-    StorePartial(shared, c);
-    ClusterSync();
-    Merge(p, w, shared);
-  } else {
-    if (blockIdx.x == 0) StoreZeros(p, w);
-    ClusterSync();
-  }
-  ClusterLeave();
-}
-
-template <int kPeers>
-__device__ void ConsumeItems(const Params& p, Shared& shared) {
-  Consumer c;
-  ForEachItem<kPeers>(p, [&](const Work& w) {
-    if (w.Matters()) Consume<kPeers>(p, w, shared, c);
-    // All copies to this CTA have landed, and what it released has arrived
-    // before a peer leaves. Here, before this item's stores are on their way.
-    if (kPeers > 1 && w.last) ClusterArrive();
-    if (w.Matters()) {
-      StoreResult(p, w, shared, c);
-    } else {
-      StoreZeros(p, w);
-    }
-  });
-  if (kPeers > 1) ClusterWait();
-}
-
-template <int kPeers, bool kParts>
 __global__ void __launch_bounds__(kThreads, 1)
-    WarpgroupAttentionKernel(const __grid_constant__ Params p) {
+    OwnKernel(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  auto& shared = AlignShared<Shared>(raw);
+  auto& shared = AlignShared<OwnShared>(raw);
   if (p.turn != Turn::kFirst) LetNextStart();
-  if (threadIdx.x == 0) {
-    PrefetchTensorMap(p.q);
-    PrefetchTensorMap(p.k);
-    PrefetchTensorMap(p.v);
-    InitBarriers<kPeers>(shared);
-  }
+  if (threadIdx.x == 0) Prepare(p, [&] { InitBarriers<kPeers>(shared); });
   AwaitFirst(p);
   __syncthreads();
   if (kPeers > 1) ClusterArriveRelaxed();
   Begin(p);
   if (kPeers > 1) ClusterWait();  // all peers' barriers are there
   if (threadIdx.x < kGroup) {
-    RunProducer<kPeers, kParts>(p, shared);
+    GiveRegisters<kProducerRegisters>();
+    if (threadIdx.x == 0) ProduceItems<kPeers>(p, shared);
+    if (threadIdx.x >= 32) CleanLastValues<kPeers>(p, shared);
+    if (kParts) SitMergeOut();
+    if (kPeers > 1) ClusterSync();
   } else {
     TakeRegisters<kConsumerRegisters>();
     if constexpr (kParts) {
@@ -121,11 +88,40 @@ __global__ void __launch_bounds__(kThreads, 1)
   End(p);
 }
 
-// Which of a row's tiles of queries see their keys in one CTA, the first
-// `whole`, and into how many parts the others' keys are split.
+__global__ void __launch_bounds__(kThreads, 1)
+    TurnsKernel(const __grid_constant__ Params p) {
+  extern __shared__ char raw[];
+  auto& shared = AlignShared<TurnsShared>(raw);
+  LetNextStart();
+  if (threadIdx.x == 0) Prepare(p, [&] { InitBarriers(shared); });
+  AwaitFirst(p);
+  __syncthreads();
+  Begin(p);
+  const Work w = PartOf(p);
+  const bool matters = w.Needs(w.first_query);
+  if (threadIdx.x < kGroup) {
+    GiveRegisters<kProducerRegisters>();
+    // In warps apart, neither of which is about to count what it has seen.
+    constexpr int kApart = kGroup / kConsumers;
+    const int thread = static_cast<int>(threadIdx.x);
+    if (matters && thread % kApart == 0) {
+      ProduceTurns(p, w, thread / kApart, shared);
+    }
+    SitMergeOut();
+  } else {
+    TakeRegisters<kConsumerRegisters>();
+    if (matters) ConsumeTurns(p, w, shared);
+    MergeOrStoreZeros(p, w, matters, shared);
+  }
+  End(p);
+}
+
+// How a row's queries are shared out: the first `whole` tiles of 128 see their
+// keys in one CTA, the others in `parts`, by tiles of 128 or, in turns, of 64.
 struct Plan {
   int whole = 0;
-  int splits = 1;
+  int parts = 1;
+  bool turns = false;
 };
 
 int Waves(int ctas, int resident) { return CeilDiv(ctas, resident); }
@@ -139,26 +135,44 @@ int PeersOf(int whole, int rows) {
   return whole == 1 || dear ? 1 : kPeersOfWhole;
 }
 
-// The shortest makespan, counted in tiles of keys: waves of CTAs times a CTA's
-// tiles and what it costs besides. The rows' tiles are alike, so that a row's
-// bits do not depend on its place.
-Plan PlanFor(int tiles, int rows, int keys) {
-  constexpr int kWholeExtra = 1, kSplitExtra = 3, kSecondLaunch = 1;
-  const int whole_cost = CeilDiv(keys, kKeys) + kWholeExtra;
+// What a CTA costs with a part of the keys: some sevenths of what 128 queries
+// and 64 keys do for each tile, and some besides (measured).
+struct PartCost {
+  bool turns;
+  int rows, tile, extra;
+};
+constexpr PartCost kPartCosts[] = {
+    {.turns = false, .rows = kOwnRows, .tile = 7, .extra = 21},
+    {.turns = true, .rows = kRowsOf<TurnsShared>, .tile = 5, .extra = 13}};
+
+// The shortest makespan: waves of CTAs times a CTA's cost. The rows' tiles are
+// alike, so that a row's bits do not depend on its place.
+Plan PlanFor(int queries, int rows, int keys) {
+  constexpr int kWholeTile = 7, kWholeExtra = 7, kSecondLaunch = 7;
+  const int tiles = CeilDiv(queries, kOwnRows);
+  const int whole_cost = CeilDiv(keys, kKeys) * kWholeTile + kWholeExtra;
   Plan best;
   int best_cost = 1 << 30;
   // Peers share a batch row, so an odd tile is left over only at its end.
   for (int whole = tiles; whole >= 0; whole = (whole - 1) / 2 * 2) {
     const int first = Waves(whole * rows, kTargetProcessors) * whole_cost;
-    for (const int splits : {1, 2, 3, 4, 6, 8}) {
-      if ((whole == tiles) != (splits == 1)) continue;
-      const int part = CeilDiv(keys, splits * kKeys);
-      const int second = Waves((tiles - whole) * rows * splits,
-                               splits == 2 ? kTargetProcessors : 120) *
-                         (part + kSplitExtra);
-      const int boundary = whole > 0 && whole < tiles ? kSecondLaunch : 0;
-      const int cost = first + second + boundary;
-      if (cost < best_cost) best = {whole, splits}, best_cost = cost;
+    if (whole == tiles) {
+      best = {.whole = whole}, best_cost = first;
+      continue;
+    }
+    const int boundary = whole > 0 ? kSecondLaunch : 0;
+    for (const PartCost& cost : kPartCosts) {
+      const int rest = CeilDiv(queries - whole * kOwnRows, cost.rows) * rows;
+      for (const int parts : {1, 2, 3, 4, 6, 8}) {
+        if (cost.turns ? parts > kMostParts / kConsumers : parts == 1) continue;
+        const int resident = parts <= 2 ? kTargetProcessors : 120;
+        const int part = CeilDiv(keys, parts * kKeys) * cost.tile + cost.extra;
+        const int all = first + Waves(rest * parts, resident) * part + boundary;
+        if (all < best_cost) {
+          best = {.whole = whole, .parts = parts, .turns = cost.turns};
+          best_cost = all;
+        }
+      }
     }
     if (whole == 0) break;
   }
@@ -198,23 +212,36 @@ cudaError_t EncodeCache(const AttentionArgs& a, const __nv_bfloat16* cache,
   return EncodeTensorMap(tensor, map);
 }
 
-template <int kPeers, bool kParts>
-cudaError_t LaunchClusters(const Params& p, int cluster, int count,
-                           cudaStream_t stream) {
+template <typename Shared>
+cudaError_t LaunchClusters(void (*kernel)(Params), const Params& p, int cluster,
+                           int count, cudaStream_t stream) {
   LaunchShape shape;
   shape.cluster = cluster;
   shape.grid = dim3(cluster, count);
   shape.threads = kThreads;
   shape.shared_bytes = kBytesFor<Shared>;
-  return Launch(WarpgroupAttentionKernel<kPeers, kParts>, shape, stream, p);
+  return Launch(kernel, shape, stream, p);
 }
 
-// p.tiles tiles of queries of each row, by clusters that stay.
+// p.tiles tiles of 128 queries of each row, by clusters that stay.
 template <int kPeers>
 cudaError_t LaunchWhole(const Params& p, cudaStream_t stream) {
   const int items = CeilDiv(p.tiles, kPeers) * p.args.rows;
   const int clusters = std::min(items, kTargetProcessors / kPeers);
-  return LaunchClusters<kPeers, false>(p, kPeers, clusters, stream);
+  return LaunchClusters<OwnShared>(OwnKernel<kPeers, false>, p, kPeers,
+                                   clusters, stream);
+}
+
+// The queries behind those of plan.whole tiles.
+cudaError_t LaunchParts(Params p, const Plan& plan, cudaStream_t stream) {
+  p.first_query = plan.whole * kOwnRows;
+  const int queries = p.args.tokens * p.args.heads - p.first_query;
+  p.tiles = CeilDiv(queries, plan.turns ? kRowsOf<TurnsShared> : kOwnRows);
+  const int count = p.tiles * p.args.rows;
+  return plan.turns ? LaunchClusters<TurnsShared>(TurnsKernel, p, plan.parts,
+                                                  count, stream)
+                    : LaunchClusters<OwnShared>(OwnKernel<1, true>, p,
+                                                plan.parts, count, stream);
 }
 
 cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
@@ -225,10 +252,10 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   if (error == cudaSuccess) error = EncodeCache(args, args.cache_k, &p.k);
   if (error == cudaSuccess) error = EncodeCache(args, args.cache_v, &p.v);
   if (error != cudaSuccess) return error;
-  const int tiles = CeilDiv(args.tokens * args.heads, kRows);
-  const Plan plan = PlanFor(tiles, args.rows, args.cache_len);
-  const bool two = plan.whole > 0 && plan.whole < tiles;
-  const bool overlap = two && args.begun != nullptr;
+  const int queries = args.tokens * args.heads;
+  const Plan plan = PlanFor(queries, args.rows, args.cache_len);
+  const bool all_whole = plan.whole * kOwnRows >= queries;
+  const bool overlap = plan.whole > 0 && !all_whole && args.begun != nullptr;
   p.tiles = plan.whole;
   p.turn = overlap ? Turn::kFirst : Turn::kOnly;
   if (plan.whole > 0) {
@@ -236,11 +263,9 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
                 ? LaunchWhole<1>(p, stream)
                 : LaunchWhole<kPeersOfWhole>(p, stream);
   }
-  if (error != cudaSuccess || plan.whole == tiles) return error;
-  p.first_tile = plan.whole;
-  p.tiles = tiles - plan.whole;
+  if (error != cudaSuccess || all_whole) return error;
   p.turn = overlap ? Turn::kSecond : Turn::kOnly;
-  return LaunchClusters<1, true>(p, plan.splits, p.tiles * args.rows, stream);
+  return LaunchParts(p, plan, stream);
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "model/kernels/warpgroup_attention/ring.cuh"
 #include "model/kernels/warpgroup_attention/work.cuh"
 
 // A consumer warpgroup: scores in registers by wgmma from shared memory,
@@ -22,9 +21,7 @@ struct Consumer {
   // What the row's scores are taken against, in units of log 2.
   float maximum[2];
   float sum[2];
-  int limit[2];    // keys from here on are hidden from the row
-  Place place;     // in the ring of tiles
-  int parity = 1;  // of an item's barriers
+  int limit[2];  // keys from here on are hidden from the row
   // The same for a warp: from a shuffle the compiler knows it, and keeps what
   // follows from it in uniform registers.
   int group = __shfl_sync(~0u, threadIdx.x / kGroup, 0) - 1;
@@ -39,13 +36,13 @@ struct Queries {
   std::uint32_t held[kHeldColumns / 16 + 1][4];  // one more: there may be none
 };
 
-__device__ inline void LoadQueries(Shared& shared, Consumer& c, Queries& q) {
-  q.tile = RowsTile(SharedAddress(shared.q[0]) + c.group * kQBytes);
+__device__ inline void LoadQueries(const char* queries, const Consumer& c,
+                                   Queries& q) {
+  q.tile = RowsTile(SharedAddress(queries));
   const int row = threadIdx.x % kGroup / 32 * 16 + c.lane % 16;
 #pragma unroll
   for (int i = 0; i < kHeldColumns / 16; ++i) {
-    LoadMatrix4(shared.q[c.group] +
-                    SwizzledOffset(kGroupRows, row, i * 2 + c.lane / 16),
+    LoadMatrix4(queries + SwizzledOffset(kGroupRows, row, i * 2 + c.lane / 16),
                 q.held[i]);
   }
 }
@@ -152,35 +149,18 @@ __device__ inline void Pack(const float (&s)[32],
   }
 }
 
-__device__ inline std::uint64_t KeysTile(const Shared& shared, int slot) {
-  return RowsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes);
-}
-__device__ inline std::uint64_t ValuesTile(const Shared& shared, int slot) {
-  return ColumnsTile(SharedAddress(shared.tiles[0]) + slot * kTileBytes, kKeys);
-}
-
-__device__ inline void FreeQueries(Shared& shared, const Consumer& c) {
-  __syncwarp();
-  if (c.lane == 0) BarrierArrive(&shared.empty_q[c.group]);
-}
-
-// The last tile of v, without what is no key's.
-__device__ inline int TakeLast(Shared& shared, Consumer& c) {
-  const int slot = Take(shared, c.place);
-  BarrierWait(&shared.clean_last, c.parity);
-  return slot;
-}
-
-// The part of a warpgroup none of whose queries matter.
-template <int kPeers>
-__device__ void Drain(const Work& w, Shared& shared, Consumer& c) {
-  FreeQueries(shared, c);
-  const int count = 2 * w.Tiles();
-#pragma unroll 1
-  for (int i = 0; i < count - 1; ++i) {
-    Release<kPeers>(shared, Take(shared, c.place), c.lane);
+// Of the warpgroup's queries, from `query` on.
+__device__ inline void Clear(const Params& p, const Work& w, int query,
+                             Consumer& c) {
+#pragma unroll
+  for (float& out : c.out) out = 0;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    c.maximum[r] = -INFINITY;
+    c.sum[r] = 0;
+    const bool first_token = query + c.row + 8 * r < p.args.heads;
+    c.limit[r] = first_token ? min(w.visible_first, w.end) : w.end;
   }
-  Release<kPeers>(shared, TakeLast(shared, c), c.lane);
 }
 
 // A wait for wgmma depends on no register, and ptxas moves it up to the last
@@ -194,72 +174,56 @@ __device__ inline void BranchOn(float sum) {
       : "memory");
 }
 
-__device__ inline void SetLimits(const Params& p, const Work& w, Consumer& c) {
-  const int first_query = w.first_query + c.group * kGroupRows + c.row;
-  for (int r = 0; r < 2; ++r) {
-    const bool first_token = first_query + 8 * r < p.args.heads;
-    c.limit[r] = first_token ? min(w.visible_first, w.end) : w.end;
-  }
-}
-
 // Weights of the first tile, then tile by tile: ask for the next scores and for
-// the old weights times v, and turn those scores to weights meanwhile.
-template <int kPeers>
-__device__ void ConsumeTiles(const Params& p, const Work& w, Shared& shared,
-                             Consumer& c) {
-  const int tiles = w.Tiles();
+// the old weights times v, and turn those scores to weights meanwhile. At the
+// end a row's sums of weights and of weighted values. `take_last` is asked for
+// the place of the last tile of v, without what is no key's.
+template <int kPeers, typename Shared, typename TakeLast>
+__device__ void ConsumeTiles(const Params& p, const Run& run, Shared& shared,
+                             RingPlace<Shared::kSlots>& place, Consumer& c,
+                             TakeLast take_last) {
+  auto& ring = shared.Ring(c.group);
+  const std::uint32_t first_tile = SharedAddress(shared.Tiles(c.group));
+  const auto keys_of = [&](int slot) {
+    return RowsTile(first_tile + slot * kTileBytes);
+  };
+  const auto values_of = [&](int slot) {
+    return ColumnsTile(first_tile + slot * kTileBytes, kKeys);
+  };
+  const int tiles = run.Tiles();
   Queries q;
   float s[32], factor[2];
   std::uint32_t weights[kKeys / 16][4];
-  LoadQueries(shared, c, q);
-  int keys = Take(shared, c.place);
-  AskForScores(q, KeysTile(shared, keys), s);
+  LoadQueries(shared.Queries(c.group), c, q);
+  int keys = Take(ring, place);
+  AskForScores(q, keys_of(keys), s);
   WgmmaWait();
   HoldRegisters(s);
-  Release<kPeers>(shared, keys, c.lane);
-  Softmax(c, s, p.scale, w.begin, factor);
+  Release<kPeers>(ring, keys, c.lane);
+  Softmax(c, s, p.scale, run.first, factor);
   Pack(s, weights);
   for (int tile = 1; tile < tiles; ++tile) {
-    keys = Take(shared, c.place);
-    AskForScores(q, KeysTile(shared, keys), s);
-    const int values = Take(shared, c.place);
-    AskForValues(c, weights, ValuesTile(shared, values));
+    keys = Take(ring, place);
+    AskForScores(q, keys_of(keys), s);
+    const int values = Take(ring, place);
+    AskForValues(c, weights, values_of(values));
     WgmmaWaitAllButLast();
     HoldRegisters(s);
-    Release<kPeers>(shared, keys, c.lane);
-    Softmax(c, s, p.scale, w.begin + tile * kKeys, factor);
+    Release<kPeers>(ring, keys, c.lane);
+    Softmax(c, s, p.scale, run.Key(tile), factor);
     HoldRegisters(s);
     BranchOn(c.sum[0] + c.sum[1]);
     WgmmaWait();
     HoldRegisters(c.out);
-    Release<kPeers>(shared, values, c.lane);
+    Release<kPeers>(ring, values, c.lane);
     Rescale(c, factor);
     Pack(s, weights);
   }
-  FreeQueries(shared, c);
-  const int values = TakeLast(shared, c);
-  AskForLastValues(c, weights, ValuesTile(shared, values),
-                   w.end - w.begin - (tiles - 1) * kKeys);
+  const int values = take_last();
+  AskForLastValues(c, weights, values_of(values), run.LastKeys());
   WgmmaWait();
   HoldRegisters(c.out);
-  Release<kPeers>(shared, values, c.lane);
-}
-
-// An item that matters: a row's sums of weights and of weighted values.
-template <int kPeers>
-__device__ void Consume(const Params& p, const Work& w, Shared& shared,
-                        Consumer& c) {
-#pragma unroll
-  for (float& out : c.out) out = 0;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) c.maximum[r] = -INFINITY, c.sum[r] = 0;
-  if (w.Tiles() == 0) return;
-  c.parity ^= 1;
-  if (c.lane == 0) BarrierArrive(&shared.clean_last);
-  BarrierWait(&shared.full_q[c.group], c.parity);
-  if (!w.Needs(c.group)) return Drain<kPeers>(w, shared, c);
-  SetLimits(p, w, c);
-  ConsumeTiles<kPeers>(p, w, shared, c);
+  Release<kPeers>(ring, values, c.lane);
 #pragma unroll
   for (float& sum : c.sum) {
     sum += __shfl_xor_sync(~0u, sum, 1);

@@ -1,32 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "model/kernels/warpgroup_attention/work.cuh"
+#include <cstdint>
 
-// The ring of tiles of k and v: a thread fills it, and the warps of the
-// consumers and of those that clean a last tile take every tile in turn.
+#include "model/kernels/ring_place.cuh"
+#include "model/kernels/tma.cuh"
+#include "model/kernels/warpgroup.cuh"
+
+// Rings of tiles of k or v: a thread fills one, and warps take every tile of it
+// in turn. All count alike: k0, k1, v0, k2, v1, ..., the last v.
 namespace piserve::kernels::warpgroup_attention {
 
-// A place in the ring of tiles. Producer and consumers count alike: k0, k1, v0,
-// k2, v1, ..., the last v.
-struct Place {
-  int slot = 0;
-  int parity = 0;
+template <int kSlots>
+struct RingBarriers {
+  std::uint64_t full[kSlots], empty[kSlots];
 
-  __device__ void Next() {
-    if (++slot < kSlots) return;
-    slot = 0;
-    parity ^= 1;
+  // Every tile is let go of by so many warps.
+  __device__ void Init(int takers) {
+    for (std::uint64_t& barrier : full) BarrierInit(&barrier, 1);
+    for (std::uint64_t& barrier : empty) BarrierInit(&barrier, takers);
   }
 };
 
-// Warps that take tiles: all but the producer's.
-inline constexpr int kTakers = kThreads / 32 - 1;
-
 // Waits for the next tile and tells its slot.
-__device__ inline int Take(Shared& shared, Place& place) {
-  BarrierWait(&shared.full[place.slot], place.parity);
-  const int slot = place.slot;
+template <int kSlots>
+__device__ inline int Take(RingBarriers<kSlots>& ring,
+                           RingPlace<kSlots>& place) {
+  BarrierWait(&ring.full[place.stage], place.parity);
+  const int slot = place.stage;
   place.Next();
   return slot;
 }
@@ -37,15 +38,15 @@ enum class Left { kRead, kWritten };
 
 // Frees a tile's place: one arrival a warp, here and at each peer that fills
 // it.
-template <int kPeers, Left kLeft = Left::kRead>
-__device__ void Release(Shared& shared, int slot, int lane) {
+template <int kPeers, Left kLeft = Left::kRead, int kSlots>
+__device__ void Release(RingBarriers<kSlots>& ring, int slot, int lane) {
   __syncwarp();
   if constexpr (kPeers == 1) {
-    if (lane == 0) BarrierArrive(&shared.empty[slot]);
+    if (lane == 0) BarrierArrive(&ring.empty[slot]);
   } else if constexpr (kLeft == Left::kRead) {
-    if (lane < kPeers) BarrierArriveAfterReads(&shared.empty[slot], lane);
+    if (lane < kPeers) BarrierArriveAfterReads(&ring.empty[slot], lane);
   } else {
-    if (lane < kPeers) BarrierArriveAfterWrites(&shared.empty[slot], lane);
+    if (lane < kPeers) BarrierArriveAfterWrites(&ring.empty[slot], lane);
   }
 }
 
