@@ -30,26 +30,9 @@ namespace {
 // CTAs that fetch k and v for each other where keys are not split; 1 or 2.
 constexpr int kPeersOfWhole = 2;
 
-constexpr int kGroupWarps = kGroup / 32;
-
-template <int kPeers>
-__device__ void InitBarriers(OwnShared& shared) {
-  shared.ring.Init(kPeers * (kThreads / 32 - 1));  // all but the producer's
-  for (int group = 0; group < kConsumers; ++group) {
-    BarrierInit(&shared.full_q[group], 1);
-    BarrierInit(&shared.empty_q[group], kGroupWarps);
-  }
-  BarrierInit(&shared.clean_last, 1 + kConsumers * kGroupWarps);
-}
-
-__device__ void InitBarriers(TurnsShared& shared) {
-  for (auto& ring : shared.rings) ring.Init(kGroupWarps);
-  BarrierInit(&shared.full_q, 1);
-}
-
 // By one thread.
-template <typename Init>
-__device__ void Prepare(const Params& p, Init init) {
+template <typename InitBarriers>
+__device__ void Prepare(const Params& p, InitBarriers init) {
   PrefetchTensorMap(p.q);
   PrefetchTensorMap(p.k);
   PrefetchTensorMap(p.v);
@@ -65,7 +48,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = AlignShared<OwnShared>(raw);
   if (p.turn != Turn::kFirst) LetNextStart();
-  if (threadIdx.x == 0) Prepare(p, [&] { InitBarriers<kPeers>(shared); });
+  if (threadIdx.x == 0) Prepare(p, [&] { shared.InitBarriers(kPeers); });
   AwaitFirst(p);
   __syncthreads();
   if (kPeers > 1) ClusterArriveRelaxed();
@@ -93,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = AlignShared<TurnsShared>(raw);
   LetNextStart();
-  if (threadIdx.x == 0) Prepare(p, [&] { InitBarriers(shared); });
+  if (threadIdx.x == 0) Prepare(p, [&] { shared.InitBarriers(); });
   AwaitFirst(p);
   __syncthreads();
   Begin(p);

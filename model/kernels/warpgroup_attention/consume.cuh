@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "model/kernels/warpgroup_attention/ring.cuh"
 #include "model/kernels/warpgroup_attention/work.cuh"
 
 // A consumer warpgroup: scores in registers by wgmma from shared memory,

@@ -10,6 +10,17 @@
 // memory.
 namespace piserve::kernels::warpgroup_attention {
 
+// Queries of a CTA in which Shared::kSharers consumers have the same ones.
+template <typename Shared>
+inline constexpr int kRowsOf = kGroupRows*(kConsumers / Shared::kSharers);
+
+// What those with parts of a row's keys tell each other beside their results.
+struct RowState {
+  float maximum;  // what its scores are taken against
+  float sum;      // of weights
+  float unit;     // that the partial result is in
+};
+
 __device__ inline std::uint32_t PackHalves(float a, float b) {
   const __half2 pair = __floats2half2_rn(a, b);
   return reinterpret_cast<const std::uint32_t&>(pair);
@@ -23,6 +34,8 @@ __device__ inline float UnitOf(float largest) {
   const int exponent = static_cast<int>(__float_as_uint(largest) >> 23);
   return __uint_as_float(static_cast<unsigned>(max(exponent - 14, 1)) << 23);
 }
+
+static_assert(kGroupRows * kDim * 2 <= kTileBytes);  // where it lies
 
 // Eight columns of a row of a consumer's partial result.
 template <typename Shared>

@@ -10,6 +10,38 @@
 // one such tile, and CTAs along grid.x have parts of its keys.
 namespace piserve::kernels::warpgroup_attention {
 
+struct OwnShared {
+  static constexpr int kSlots = 4;
+  static constexpr int kSharers = 1;
+
+  alignas(1024) char queries[kConsumers][kQBytes];
+  // k and v in the order of use; at the end, parts' results.
+  alignas(1024) char tiles[kSlots][kTileBytes];
+  // Results on their way out: of each warp a box comes while one goes.
+  alignas(1024) char out[kConsumers * kGroup / 32][2][kOutRows * 128];
+  RowState state[kConsumers][kGroupRows];
+  RingBarriers<kSlots> ring;
+  std::uint64_t full_q[kConsumers], empty_q[kConsumers];
+  // An item's last tile of v has zeros where it has no key, and all consumers
+  // know so of the item before.
+  std::uint64_t clean_last;
+
+  __device__ char* Queries(int group) { return queries[group]; }
+  __device__ char* Tiles(int /*group*/) { return tiles[0]; }
+  __device__ RingBarriers<kSlots>& Ring(int /*group*/) { return ring; }
+  __device__ char* Partial(int group) { return tiles[group]; }
+
+  __device__ void InitBarriers(int peers) {
+    constexpr int kTakers = kThreads / 32 - 1;  // warps: not the producer's
+    ring.Init(peers * kTakers);
+    for (int group = 0; group < kConsumers; ++group) {
+      BarrierInit(&full_q[group], 1);
+      BarrierInit(&empty_q[group], kGroupWarps);
+    }
+    BarrierInit(&clean_last, 1 + kConsumers * kGroupWarps);
+  }
+};
+
 inline constexpr int kOwnRows = kRowsOf<OwnShared>;
 
 struct Item : Work {
@@ -36,8 +68,7 @@ __device__ Item ItemAt(const Params& p, int i) {
   const int row = i / row_items;
   const int query = p.first_query + (i - row * row_items) * kPeers * kOwnRows;
   const int x = static_cast<int>(blockIdx.x);
-  const bool last =
-      i + static_cast<int>(gridDim.y) >= row_items * p.args.rows;
+  const bool last = i + static_cast<int>(gridDim.y) >= row_items * p.args.rows;
   Item item{WorkOf(p, row, query + (kPeers == 1 ? 0 : x * kOwnRows)), query,
             last};
   if (kPeers == 1) TakePart(item);

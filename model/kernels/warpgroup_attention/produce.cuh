@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "model/kernels/warpgroup_attention/ring.cuh"
 #include "model/kernels/warpgroup_attention/work.cuh"
 
 // What the threads do that fill rings.

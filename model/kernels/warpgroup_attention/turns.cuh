@@ -9,6 +9,28 @@
 // every other one.
 namespace piserve::kernels::warpgroup_attention {
 
+struct TurnsShared {
+  static constexpr int kSlots = 3;
+  static constexpr int kSharers = kConsumers;
+
+  alignas(1024) char queries[kQBytes];
+  // Of each consumer, in the order of use; at the end, parts' results.
+  alignas(1024) char tiles[kConsumers][kSlots][kTileBytes];
+  RowState state[kConsumers][kGroupRows];
+  RingBarriers<kSlots> rings[kConsumers];
+  std::uint64_t full_q;
+
+  __device__ char* Queries(int /*group*/) { return queries; }
+  __device__ char* Tiles(int group) { return tiles[group][0]; }
+  __device__ RingBarriers<kSlots>& Ring(int group) { return rings[group]; }
+  __device__ char* Partial(int group) { return tiles[group][0]; }
+
+  __device__ void InitBarriers() {
+    for (auto& ring : rings) ring.Init(kGroupWarps);
+    BarrierInit(&full_q, 1);
+  }
+};
+
 // This CTA's.
 __device__ inline Work PartOf(const Params& p) {
   const int item = static_cast<int>(blockIdx.y);

@@ -6,10 +6,8 @@
 #include <cstdint>
 
 #include "model/kernels/attention.h"
-#include "model/kernels/launch.cuh"
 #include "model/kernels/tma.cuh"
 #include "model/kernels/warpgroup.cuh"
-#include "model/kernels/warpgroup_attention/ring.cuh"
 
 // What a CTA of LaunchWarpgroupAttention has to do, and where it keeps it.
 namespace piserve::kernels::warpgroup_attention {
@@ -17,7 +15,8 @@ namespace piserve::kernels::warpgroup_attention {
 inline constexpr int kDim = 256;
 inline constexpr int kConsumers = 2;  // warpgroups
 inline constexpr int kThreads = (kConsumers + 1) * kGroup;
-inline constexpr int kGroupRows = 64;
+inline constexpr int kGroupWarps = kGroup / 32;
+inline constexpr int kGroupRows = 64;          // queries of a consumer
 inline constexpr int kCleaners = kGroup - 32;  // threads
 inline constexpr int kKeys = 64;               // a tile's
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
@@ -45,60 +44,6 @@ struct Params {
   int first_query = 0;  // of each row's
   int tiles = 0;        // of queries, from there on, that the launch is about
 };
-
-// What those with parts of a row's keys tell each other beside their results.
-struct RowState {
-  float maximum;  // what its scores are taken against
-  float sum;      // of weights
-  float unit;     // that the partial result is in
-};
-
-// Of a CTA whose consumers have 64 queries each and take the same tiles.
-struct OwnShared {
-  static constexpr int kSlots = 4;
-  static constexpr int kSharers =
-      1;  // consumers of a CTA with the same queries
-
-  alignas(1024) char queries[kConsumers][kQBytes];
-  // k and v in the order of use; at the end, parts' results.
-  alignas(1024) char tiles[kSlots][kTileBytes];
-  // Results on their way out: of each warp a box comes while one goes.
-  alignas(1024) char out[kConsumers * kGroup / 32][2][kOutRows * 128];
-  RowState state[kConsumers][kGroupRows];
-  RingBarriers<kSlots> ring;
-  std::uint64_t full_q[kConsumers], empty_q[kConsumers];
-  // An item's last tile of v has zeros where it has no key, and all consumers
-  // know so of the item before.
-  std::uint64_t clean_last;
-
-  __device__ char* Queries(int group) { return queries[group]; }
-  __device__ char* Tiles(int /*group*/) { return tiles[0]; }
-  __device__ RingBarriers<kSlots>& Ring(int /*group*/) { return ring; }
-  __device__ char* Partial(int group) { return tiles[group]; }
-};
-
-// Of a CTA whose consumers have the same 64 queries and take turns at the
-// tiles, each with a ring of its own.
-struct TurnsShared {
-  static constexpr int kSlots = 3;
-  static constexpr int kSharers = kConsumers;
-
-  alignas(1024) char queries[kQBytes];
-  alignas(1024) char tiles[kConsumers][kSlots][kTileBytes];
-  RowState state[kConsumers][kGroupRows];
-  RingBarriers<kSlots> rings[kConsumers];
-  std::uint64_t full_q;
-
-  __device__ char* Queries(int /*group*/) { return queries; }
-  __device__ char* Tiles(int group) { return tiles[group][0]; }
-  __device__ RingBarriers<kSlots>& Ring(int group) { return rings[group]; }
-  __device__ char* Partial(int group) { return tiles[group][0]; }
-};
-static_assert(kGroupRows * kDim * 2 <= kTileBytes);
-
-// Queries of a CTA.
-template <typename Shared>
-inline constexpr int kRowsOf = kConsumers / Shared::kSharers* kGroupRows;
 
 // Queries of a row and keys that they meet, as one CTA sees them.
 struct Work {
