@@ -125,14 +125,14 @@ struct PartCost {
   int rows, tile, extra;
 };
 constexpr PartCost kPartCosts[] = {
-    {.turns = false, .rows = kOwnRows, .tile = 7, .extra = 21},
-    {.turns = true, .rows = kRowsOf<TurnsShared>, .tile = 5, .extra = 13}};
+    {.turns = false, .rows = OwnShared::kRows, .tile = 7, .extra = 21},
+    {.turns = true, .rows = TurnsShared::kRows, .tile = 5, .extra = 13}};
 
 // The shortest makespan: waves of CTAs times a CTA's cost. The rows' tiles are
 // alike, so that a row's bits do not depend on its place.
 Plan PlanFor(int queries, int rows, int keys) {
   constexpr int kWholeTile = 7, kWholeExtra = 7, kSecondLaunch = 7;
-  const int tiles = CeilDiv(queries, kOwnRows);
+  const int tiles = CeilDiv(queries, OwnShared::kRows);
   const int whole_cost = CeilDiv(keys, kKeys) * kWholeTile + kWholeExtra;
   Plan best;
   int best_cost = 1 << 30;
@@ -145,7 +145,8 @@ Plan PlanFor(int queries, int rows, int keys) {
     }
     const int boundary = whole > 0 ? kSecondLaunch : 0;
     for (const PartCost& cost : kPartCosts) {
-      const int rest = CeilDiv(queries - whole * kOwnRows, cost.rows) * rows;
+      const int rest =
+          CeilDiv(queries - whole * OwnShared::kRows, cost.rows) * rows;
       for (const int parts : {1, 2, 3, 4, 6, 8}) {
         if (cost.turns ? parts > kMostParts / kConsumers : parts == 1) continue;
         const int resident = parts <= 2 ? kTargetProcessors : 120;
@@ -217,9 +218,10 @@ cudaError_t LaunchWhole(const Params& p, cudaStream_t stream) {
 
 // The queries behind those of plan.whole tiles.
 cudaError_t LaunchParts(Params p, const Plan& plan, cudaStream_t stream) {
-  p.first_query = plan.whole * kOwnRows;
+  p.first_query = plan.whole * OwnShared::kRows;
   const int queries = p.args.tokens * p.args.heads - p.first_query;
-  p.tiles = CeilDiv(queries, plan.turns ? kRowsOf<TurnsShared> : kOwnRows);
+  p.tiles =
+      CeilDiv(queries, plan.turns ? TurnsShared::kRows : OwnShared::kRows);
   const int count = p.tiles * p.args.rows;
   return plan.turns ? LaunchClusters<TurnsShared>(TurnsKernel, p, plan.parts,
                                                   count, stream)
@@ -237,7 +239,7 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const int queries = args.tokens * args.heads;
   const Plan plan = PlanFor(queries, args.rows, args.cache_len);
-  const bool all_whole = plan.whole * kOwnRows >= queries;
+  const bool all_whole = plan.whole * OwnShared::kRows >= queries;
   const bool overlap = plan.whole > 0 && !all_whole && args.begun != nullptr;
   p.tiles = plan.whole;
   p.turn = overlap ? Turn::kFirst : Turn::kOnly;

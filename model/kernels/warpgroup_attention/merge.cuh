@@ -10,10 +10,6 @@
 // memory.
 namespace piserve::kernels::warpgroup_attention {
 
-// Queries of a CTA in which Shared::kSharers consumers have the same ones.
-template <typename Shared>
-inline constexpr int kRowsOf = kGroupRows*(kConsumers / Shared::kSharers);
-
 // What those with parts of a row's keys tell each other beside their results.
 struct RowState {
   float maximum;  // what its scores are taken against
@@ -151,7 +147,7 @@ __device__ void MergeRow(Shared& shared, int parts, int row, int lane,
 // This CTA's share of the rows.
 template <typename Shared>
 __device__ void Merge(const Params& p, const Work& w, Shared& shared) {
-  constexpr int kRows = kRowsOf<Shared>;
+  constexpr int kRows = Shared::kRows;
   constexpr int kFew = Shared::kSharers == 1 ? 3 : 4;
   constexpr int kStep = kConsumers * kGroup / kRowLanes;
   const int ctas = static_cast<int>(gridDim.x);
@@ -180,7 +176,7 @@ __device__ inline void SyncConsumers() {
 template <typename Shared>
 __device__ void MergeOrStoreZeros(const Params& p, const Work& w, bool matters,
                                   Shared& shared) {
-  if (!matters && blockIdx.x == 0) StoreZeros(p, w, kRowsOf<Shared>);
+  if (!matters && blockIdx.x == 0) StoreZeros(p, w, Shared::kRows);
   if (gridDim.x > 1) {
     ClusterSync();
   } else {

@@ -12,7 +12,8 @@ namespace piserve::kernels::warpgroup_attention {
 
 struct OwnShared {
   static constexpr int kSlots = 4;
-  static constexpr int kSharers = 1;
+  static constexpr int kSharers = 1;  // consumers with the same queries
+  static constexpr int kRows = kConsumers * kGroupRows;
 
   alignas(1024) char queries[kConsumers][kQBytes];
   // k and v in the order of use; at the end, parts' results.
@@ -42,8 +43,6 @@ struct OwnShared {
   }
 };
 
-inline constexpr int kOwnRows = kRowsOf<OwnShared>;
-
 struct Item : Work {
   int cluster_query;  // of the cluster's first CTA
   bool last;          // of the cluster's items
@@ -66,11 +65,12 @@ template <int kPeers>
 __device__ Item ItemAt(const Params& p, int i) {
   const int row_items = RowItems<kPeers>(p);
   const int row = i / row_items;
-  const int query = p.first_query + (i - row * row_items) * kPeers * kOwnRows;
+  const int query =
+      p.first_query + (i - row * row_items) * kPeers * OwnShared::kRows;
   const int x = static_cast<int>(blockIdx.x);
   const bool last = i + static_cast<int>(gridDim.y) >= row_items * p.args.rows;
-  Item item{WorkOf(p, row, query + (kPeers == 1 ? 0 : x * kOwnRows)), query,
-            last};
+  Item item{WorkOf(p, row, query + (kPeers == 1 ? 0 : x * OwnShared::kRows)),
+            query, last};
   if (kPeers == 1) TakePart(item);
   return item;
 }
@@ -243,7 +243,7 @@ __device__ void ConsumeItems(const Params& p, OwnShared& shared) {
     if (item.Matters()) {
       StoreResult(p, item, shared, c);
     } else {
-      StoreZeros(p, item, kOwnRows);
+      StoreZeros(p, item, OwnShared::kRows);
     }
   });
   if (kPeers > 1) ClusterWait();

@@ -12,6 +12,7 @@ namespace piserve::kernels::warpgroup_attention {
 struct TurnsShared {
   static constexpr int kSlots = 3;
   static constexpr int kSharers = kConsumers;
+  static constexpr int kRows = kGroupRows;
 
   alignas(1024) char queries[kQBytes];
   // Of each consumer, in the order of use; at the end, parts' results.
@@ -36,7 +37,7 @@ __device__ inline Work PartOf(const Params& p) {
   const int item = static_cast<int>(blockIdx.y);
   const int row = item / p.tiles;
   const int tile = item - row * p.tiles;
-  Work w = WorkOf(p, row, p.first_query + tile * kRowsOf<TurnsShared>);
+  Work w = WorkOf(p, row, p.first_query + tile * TurnsShared::kRows);
   TakePart(w);
   return w;
 }
