@@ -13,7 +13,7 @@
 // of the call before, which that one's second launch has yet to take back.
 namespace piserve::kernels::warpgroup_attention {
 
-constexpr int kBeginThread = 32;  // not the one that copies
+constexpr int kBeginThread = 32;  // none that copies
 
 struct Begun {
   unsigned said;  // by the first launch

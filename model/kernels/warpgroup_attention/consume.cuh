@@ -150,6 +150,20 @@ __device__ inline void Pack(const float (&s)[32],
   }
 }
 
+// Makes zeros of a tile's keys from `from` to `to`, by so many threads. What a
+// tile of v holds past the row's keys may be NaN, which a weight of zero does
+// not undo.
+__device__ inline void ClearKeys(char* tile, int from, int to, int thread,
+                                 int threads) {
+  constexpr int kPieces = kDim / 8;
+#pragma unroll 1
+  for (int i = from * kPieces + thread; i < to * kPieces; i += threads) {
+    *reinterpret_cast<uint4*>(
+        tile + SwizzledOffset(kKeys, i / kPieces, i % kPieces)) = {};
+  }
+  FenceForWgmma();
+}
+
 // Of the warpgroup's queries, from `query` on.
 __device__ inline void Clear(const Params& p, const Work& w, int query,
                              Consumer& c) {

@@ -4,6 +4,7 @@
 #include <cooperative_groups.h>
 #include <cuda_fp16.h>
 
+#include "model/kernels/launch.cuh"
 #include "model/kernels/warpgroup_attention/finish.cuh"
 
 // The results of parts of the keys, brought together through distributed shared

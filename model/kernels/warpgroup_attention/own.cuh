@@ -10,6 +10,9 @@
 // one such tile, and CTAs along grid.x have parts of its keys.
 namespace piserve::kernels::warpgroup_attention {
 
+inline constexpr int kCleaners = kGroup - 32;  // threads
+inline constexpr int kOutRows = 16;  // of a box of results, by 64 columns
+
 struct OwnShared {
   static constexpr int kSlots = 4;
   static constexpr int kSharers = 1;  // consumers with the same queries
@@ -121,8 +124,7 @@ __device__ inline void SyncCleaners() {
   asm volatile("bar.sync 1, %0;" ::"n"(kCleaners) : "memory");
 }
 
-// What the last tile of v holds past the keys may be NaN, which a weight of
-// zero does not undo: three warps beside the one that copies clean it.
+// Three warps beside the one that copies clean each item's last tile of v.
 template <int kPeers>
 __device__ void CleanLastValues(const Params& p, OwnShared& shared) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -135,15 +137,8 @@ __device__ void CleanLastValues(const Params& p, OwnShared& shared) {
       Release<kPeers>(shared.ring, Take(shared.ring, place), lane);
     }
     const int slot = Take(shared.ring, place);
-    char* tile = shared.tiles[slot];
-#pragma unroll 1
-    for (int i = item.Keys().LastKeys() * (kDim / 8) +
-                 static_cast<int>(threadIdx.x) - 32;
-         i < kKeys * (kDim / 8); i += kCleaners) {
-      *reinterpret_cast<uint4*>(
-          tile + SwizzledOffset(kKeys, i / (kDim / 8), i % (kDim / 8))) = {};
-    }
-    FenceForWgmma();
+    ClearKeys(shared.tiles[slot], item.Keys().LastKeys(), kKeys,
+              static_cast<int>(threadIdx.x) - 32, kCleaners);
     SyncCleaners();
     if (threadIdx.x == 32) BarrierArrive(&shared.clean_last);
     Release<kPeers, Left::kWritten>(shared.ring, slot, lane);

@@ -68,18 +68,11 @@ __device__ inline void SyncGroup(int group) {
   asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(kGroup) : "memory");
 }
 
-// What a tile of v holds past its keys may be NaN, which a weight of zero does
-// not undo.
+// A consumer's last tile of v, as far as it is asked for: 16 keys at a time.
 __device__ inline void CleanValues(char* tile, int keys, int group) {
-  if (keys % 16 == 0) return;  // nobody asks for more
-  const int end = (keys + 15) / 16 * 16 * (kDim / 8);
-#pragma unroll 1
-  for (int i = keys * (kDim / 8) + static_cast<int>(threadIdx.x) % kGroup;
-       i < end; i += kGroup) {
-    *reinterpret_cast<uint4*>(
-        tile + SwizzledOffset(kKeys, i / (kDim / 8), i % (kDim / 8))) = {};
-  }
-  FenceForWgmma();
+  if (keys % 16 == 0) return;
+  ClearKeys(tile, keys, (keys + 15) / 16 * 16,
+            static_cast<int>(threadIdx.x) % kGroup, kGroup);
   SyncGroup(group);
 }
 

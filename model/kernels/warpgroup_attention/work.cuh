@@ -3,13 +3,10 @@
 
 #include <cuda.h>
 
-#include <cstdint>
-
 #include "model/kernels/attention.h"
-#include "model/kernels/tma.cuh"
 #include "model/kernels/warpgroup.cuh"
 
-// What a CTA of LaunchWarpgroupAttention has to do, and where it keeps it.
+// What a CTA of LaunchWarpgroupAttention has to do.
 namespace piserve::kernels::warpgroup_attention {
 
 inline constexpr int kDim = 256;
@@ -17,15 +14,13 @@ inline constexpr int kConsumers = 2;  // warpgroups
 inline constexpr int kThreads = (kConsumers + 1) * kGroup;
 inline constexpr int kGroupWarps = kGroup / 32;
 inline constexpr int kGroupRows = 64;          // queries of a consumer
-inline constexpr int kCleaners = kGroup - 32;  // threads
-inline constexpr int kKeys = 64;               // a tile's
+inline constexpr int kKeys = 64;       // a tile's
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
 // Columns of the queries that stay in registers, a multiple of 16.
 inline constexpr int kHeldColumns = 80;
 
 inline constexpr int kBlocks = kDim / 64;              // of columns
 inline constexpr int kQBytes = kGroupRows * kDim * 2;  // a warpgroup's
-inline constexpr int kOutRows = 16;  // of a box of results, by 64 columns
 inline constexpr int kTileBytes = kKeys * kDim * 2;
 inline constexpr int kBlockBytes = kTileBytes / kBlocks;
 // A copy brings as much of a tile as each of two CTAs fetches for both.
