@@ -7,7 +7,8 @@
 namespace piserve::kernels {
 namespace {
 
-// Below, short tiles and eight splits leave fewer SMs idle (measured).
+// Below, short tiles and eight splits leave fewer SMs idle (measured
+// before warpgroup_attention/turns.cuh).
 constexpr int kLeastRowsForWarpgroups = 2;
 
 bool Valid(const AttentionArgs& a) {

@@ -26,8 +26,8 @@ struct AttentionArgs : SuffixAttentionArgs {
 cudaError_t LaunchTiledAttention(const AttentionArgs& args,
                                  cudaStream_t stream);
 
-// wgmma, 128 query rows at a time: for many queries, of head_dim 256 and a
-// number of heads that divides 64.
+// wgmma, 128 or 64 query rows at a time: for many queries, of head_dim 256 and
+// a number of heads that divides 64.
 bool WarpgroupAttentionSupports(const AttentionArgs& args);
 cudaError_t LaunchWarpgroupAttention(const AttentionArgs& args,
                                      cudaStream_t stream);

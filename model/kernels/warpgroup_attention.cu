@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two consumer warpgroups take 64 query rows (token-major, head-minor) of a
-// batch row each; threads of a third keep a ring of four tiles of 64 keys' k or
-// v full by bulk copies. Where queries are many, two CTAs with neighbouring
-// queries form a cluster, fetch half of each tile for both and go on from item
-// to item, the copies ahead (own.cuh). Where they are few, the CTAs of a
-// cluster have parts of the keys of the same queries and merge at the end
-// through distributed shared memory (merge.cuh); where they are fewer still,
-// both consumers have the same 64 and take turns at the tiles (turns.cuh),
-// which leaves less of a last tile of queries empty and less to be merged by a
-// CTA, but wants twice as much of L2. Bound by tensor cores and shared memory:
-// of 128 queries 64 keys cost 2048 cycles of the former and 1888 of the
-// latter's bandwidth (operands 1376, arriving tiles 512).
+// Two consumer warpgroups of a CTA take 64 query rows (token-major, head-minor)
+// of a batch row each, and a third one fills a ring of tiles of 64 keys' k or v
+// by bulk copies. Where queries are many, two CTAs with neighbouring queries
+// form a cluster, fetch half of each tile for both and go on from item to item,
+// the copies ahead (own.cuh). Where they are few, the CTAs of a cluster have
+// parts of the keys of the same queries and merge at the end through
+// distributed shared memory (merge.cuh); where they are fewer still, both
+// consumers have the same 64 and take turns at the tiles, by rings of their own
+// (turns.cuh): less of a last tile of queries is empty and less comes from
+// other CTAs to be merged, but twice as much from L2. Bound by tensor cores and
+// shared memory: of 128 queries 64 keys cost 2048 cycles of the former and 1888
+// of the latter's bandwidth (operands 1376, arriving tiles 512), of 64 queries
+// 1024 and 1200.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -19,9 +20,12 @@
 #include "model/kernels/launch.cuh"
 #include "model/kernels/processors.h"
 #include "model/kernels/tma.cuh"
+#include "model/kernels/warpgroup.cuh"
 #include "model/kernels/warpgroup_attention/begin.cuh"
+#include "model/kernels/warpgroup_attention/merge.cuh"
 #include "model/kernels/warpgroup_attention/own.cuh"
 #include "model/kernels/warpgroup_attention/turns.cuh"
+#include "model/kernels/warpgroup_attention/work.cuh"
 
 namespace piserve::kernels {
 namespace warpgroup_attention {
@@ -122,11 +126,12 @@ int PeersOf(int whole, int rows) {
 // and 64 keys do for each tile, and some besides (measured).
 struct PartCost {
   bool turns;
-  int rows, tile, extra;
+  int queries;  // of a tile
+  int tile, extra;
 };
 constexpr PartCost kPartCosts[] = {
-    {.turns = false, .rows = OwnShared::kRows, .tile = 7, .extra = 21},
-    {.turns = true, .rows = TurnsShared::kRows, .tile = 5, .extra = 13}};
+    {.turns = false, .queries = OwnShared::kRows, .tile = 7, .extra = 21},
+    {.turns = true, .queries = TurnsShared::kRows, .tile = 5, .extra = 13}};
 
 // The shortest makespan: waves of CTAs times a CTA's cost. The rows' tiles are
 // alike, so that a row's bits do not depend on its place.
@@ -146,7 +151,7 @@ Plan PlanFor(int queries, int rows, int keys) {
     const int boundary = whole > 0 ? kSecondLaunch : 0;
     for (const PartCost& cost : kPartCosts) {
       const int rest =
-          CeilDiv(queries - whole * OwnShared::kRows, cost.rows) * rows;
+          CeilDiv(queries - whole * OwnShared::kRows, cost.queries) * rows;
       for (const int parts : {1, 2, 3, 4, 6, 8}) {
         if (cost.turns ? parts > kMostParts / kConsumers : parts == 1) continue;
         const int resident = parts <= 2 ? kTargetProcessors : 120;

@@ -13,7 +13,7 @@ inline constexpr int kDim = 256;
 inline constexpr int kConsumers = 2;  // warpgroups
 inline constexpr int kThreads = (kConsumers + 1) * kGroup;
 inline constexpr int kGroupWarps = kGroup / 32;
-inline constexpr int kGroupRows = 64;          // queries of a consumer
+inline constexpr int kGroupRows = 64;  // queries of a consumer
 inline constexpr int kKeys = 64;       // a tile's
 inline constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
 // Columns of the queries that stay in registers, a multiple of 16.

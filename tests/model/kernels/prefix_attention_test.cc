@@ -133,6 +133,9 @@ TEST_F(PrefixAttentionTest, EqualsItsTwinAtAnyNumberOfRows) {
 TEST_F(PrefixAttentionTest, EqualsItsTwinInAFullWave) {
   ExpectTwin({{816, 788, 768, 816, 300, 640, 801, 816}, 816, 867});
   ExpectTwin({{560, 560, 1, 560}, 560, 560});
+  // What is left over: in three parts of 128 queries, and by turns in one.
+  ExpectTwin({{288, 100, 288, 1, 287, 288, 64, 200, 288}, 288, 339});
+  ExpectTwin({{344, 344, 1, 128, 343, 344, 200, 344}, 344, 395});
 }
 
 TEST_F(PrefixAttentionTest, EqualsItsTwinWhereClustersGoOnFromRowToRow) {
@@ -148,9 +151,8 @@ TEST_F(PrefixAttentionTest, EqualsItsTwinWhereClustersGoOnFromRowToRow) {
 // Calls of two kernels, each between one that writes its queries and one that
 // reads its results, every other one of other queries: who began too early
 // would find those of the call before.
-TEST_F(PrefixAttentionTest, KernelsTogetherKeepTheirPlaceInAStream) {
+void ExpectPlaceInAStream(const Shape& s) {
   constexpr int kCalls = 16;
-  const Shape s{{816, 788, 768, 816, 300, 640, 801, 816}, 816, 867};
   const Inputs in(s);
   const int tokens = s.rows() * s.tokens, out_width = kHeads * s.head_dim;
   const int width = static_cast<int>(s.stride());
@@ -200,6 +202,14 @@ TEST_F(PrefixAttentionTest, KernelsTogetherKeepTheirPlaceInAStream) {
     EXPECT_TRUE(SameBits(results[i % 3].Get(), want[i % 2])) << i;
   }
   EXPECT_EQ(begun.Get(), std::vector<unsigned>(kPrefixAttentionWords, 0));
+}
+
+TEST_F(PrefixAttentionTest, KernelsTogetherKeepTheirPlaceInAStream) {
+  // The second one by turns in two parts and in one, and in three of 128
+  // queries.
+  ExpectPlaceInAStream({{816, 788, 768, 816, 300, 640, 801, 816}, 816, 867});
+  ExpectPlaceInAStream({{344, 344, 1, 128, 343, 344, 200, 344}, 344, 395});
+  ExpectPlaceInAStream({{288, 100, 288, 1, 287, 288, 64, 200, 288}, 288, 339});
 }
 
 TEST_F(PrefixAttentionTest, PartsMergeAtAnyScaleOfValues) {

@@ -178,6 +178,41 @@ TEST_F(SuffixAttentionTest, EqualsItsTwinWhereClustersShrinkWithRows) {
   }
 }
 
+// Parts of tiles of 128 queries: six, four and eight of a row.
+TEST_F(SuffixAttentionTest, EqualsItsTwinInManyParts) {
+  for (const auto& [rows, cache_len] :
+       {std::pair{5, 1018}, {6, 1018}, {1, 1500}}) {
+    Shape s;
+    for (int r = 0; r < rows; ++r) {
+      s.start.push_back(cache_len - 50 - r * 83 % 900);
+    }
+    s.cache_len = cache_len;
+    ExpectTwin(s, std::to_string(rows) + " rows of " +
+                      std::to_string(cache_len) + " keys");
+  }
+}
+
+// By turns, a CTA for all of a row's keys; and behind tiles of 128 queries.
+TEST_F(SuffixAttentionTest, EqualsItsTwinByTurnsInOnePart) {
+  for (const int rows : {18, 40}) {
+    Shape s;
+    for (int r = 0; r < rows; ++r) s.start.push_back(816 - r * 53 % 700);
+    s.cache_len = 867;
+    ExpectTwin(s, std::to_string(rows) + " rows");
+  }
+}
+
+// Where the second consumer has a tile's first keys, or none.
+TEST_F(SuffixAttentionTest, EqualsItsTwinWhereTurnsEnd) {
+  for (const int start : {57, 58, 121, 122, 185, 186}) {
+    Shape s;
+    s.start = {start};
+    s.tokens = s.key_extra = 7;
+    s.cache_len = 200;
+    ExpectTwin(s, std::to_string(start) + " prefix keys");
+  }
+}
+
 TEST_F(SuffixAttentionTest, EqualsItsTwinAtSixtyFourRows) {
   Shape s;
   for (int r = 0; r < 64; ++r) s.start.push_back(r * 13 % 260);
@@ -242,7 +277,7 @@ TEST_F(SuffixAttentionTest, EqualsItsTwinAtOddNumbersOfTiles) {
 }
 
 TEST_F(SuffixAttentionTest, EqualsItsTwinAtOtherNumbersOfHeads) {
-  for (const int heads : {1, 4, 16}) {
+  for (const int heads : {1, 2, 4, 16, 32, 64}) {
     Shape s;
     s.start = {100, 63, 64, 1};
     s.tokens = s.key_extra = 20;
@@ -332,7 +367,11 @@ TEST_F(SuffixAttentionTest, LargeScoresDoNotOverflow) {
   s.cache_len = 210;
   Inputs in = Draw(s, {1});
   for (Bf16& q : in.q) q = __float2bfloat16_rn(Value(q) * 40);
-  for (const Bf16 v : Result(s, in)) ASSERT_TRUE(std::isfinite(Value(v)));
+  for (const Kernel kernel : KernelsFor(s)) {
+    for (const Bf16 v : Result(s, in, kernel)) {
+      ASSERT_TRUE(std::isfinite(Value(v)));
+    }
+  }
 }
 
 TEST(SuffixAttentionSupportsTest, WhatItHasAKernelFor) {
