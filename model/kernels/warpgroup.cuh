@@ -206,6 +206,11 @@ __device__ inline void BarrierWait(std::uint64_t* barrier, int parity) {
       : "memory");
 }
 
+// All of the CTA's consumer warpgroup `group` are here: barrier 1 + group.
+__device__ __forceinline__ void SyncGroup(int group) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(1 + group), "n"(kGroup) : "memory");
+}
+
 // Makes this thread's writes to shared memory visible to wgmma and bulk copies.
 __device__ inline void FenceForWgmma() {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");

@@ -82,8 +82,7 @@ __device__ __forceinline__ void Add(const Params& p, Shared& shared, int group,
       }
     }
     FenceForWgmma();
-    // All have written what one now copies.
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(kGroup) : "memory");
+    SyncGroup(group);  // all have written what one now copies
     if (thread == 0) {
       CopyBoxBack(p.y, boxes + b * kBoxBytes, out,
                   tile.token + b * kBlockTokens);

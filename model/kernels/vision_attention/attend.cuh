@@ -8,10 +8,6 @@
 // weights, never leaving registers, times v.
 namespace piserve::kernels::vision_attention {
 
-__device__ inline void SyncGroup(int group) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(1 + group), "n"(kGroup) : "memory");
-}
-
 // Starts s = q k, [64 queries][256 keys]; the piece is summed with zeros.
 __device__ inline void StartScores(const Queries& queries, const Keys& keys,
                                    const char* zeros, float (&s)[128]) {

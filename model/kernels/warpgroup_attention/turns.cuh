@@ -64,10 +64,6 @@ __device__ inline void ProduceTurns(const Params& p, const Work& w, int group,
   LoadBehindFirst(p, keys.Tiles(), load);
 }
 
-__device__ inline void SyncGroup(int group) {
-  asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(kGroup) : "memory");
-}
-
 // A consumer's last tile of v, as far as it is asked for: 16 keys at a time.
 __device__ inline void CleanValues(char* tile, int keys, int group) {
   if (keys % 16 == 0) return;

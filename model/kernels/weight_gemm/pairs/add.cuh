@@ -73,14 +73,14 @@ class Adder {
       BarrierWait(&ring.full[place.stage], place.parity);
       Add(box, thread, gains, sums[b]);
       FenceForWgmma();
-      SyncGroup();  // all have written what one now copies
+      SyncGroup(group_);  // all have written what one now copies
       if (thread.index == 0) CopyBack(box, out);
       if (a_.gain != nullptr) {
         AddSquares(box, thread.index);
         FenceForWgmma();  // what is copied here next comes behind those reads
       }
       if (thread.index == 0) WaitForCopiesRead();
-      SyncGroup();  // all have read
+      SyncGroup(group_);  // all have read
       if (thread.lane < kPeers) {
         BarrierArriveAfterWrites(&ring.empty[place.stage], thread.lane);
       }
@@ -204,9 +204,6 @@ class Adder {
 
   __device__ __forceinline__ static float2 Pair(std::uint32_t word) {
     return {__uint_as_float(word << 16), __uint_as_float(word & 0xFFFF0000u)};
-  }
-  __device__ __forceinline__ void SyncGroup() const {
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + group_), "n"(kGroup) : "memory");
   }
 
   const Addition& a_;
