@@ -34,14 +34,10 @@ namespace {
 // CTAs that fetch k and v for each other where keys are not split; 1 or 2.
 constexpr int kPeersOfWhole = 2;
 
-// By one thread.
-template <typename InitBarriers>
-__device__ void Prepare(const Params& p, InitBarriers init) {
+__device__ void PrefetchMaps(const Params& p) {
   PrefetchTensorMap(p.q);
   PrefetchTensorMap(p.k);
   PrefetchTensorMap(p.v);
-  init();
-  FenceBarrierInit();
 }
 
 // kPeers CTAs of a cluster fetch for each other; or, with kParts, each has a
@@ -52,7 +48,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = AlignShared<OwnShared>(raw);
   if (p.turn != Turn::kFirst) LetNextStart();
-  if (threadIdx.x == 0) Prepare(p, [&] { shared.InitBarriers(kPeers); });
+  if (threadIdx.x == 0) {
+    PrefetchMaps(p);
+    shared.InitBarriers(kPeers);
+  }
   AwaitFirst(p);
   __syncthreads();
   if (kPeers > 1) ClusterArriveRelaxed();
@@ -80,7 +79,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = AlignShared<TurnsShared>(raw);
   LetNextStart();
-  if (threadIdx.x == 0) Prepare(p, [&] { shared.InitBarriers(); });
+  if (threadIdx.x == 0) {
+    PrefetchMaps(p);
+    shared.InitBarriers();
+  }
   AwaitFirst(p);
   __syncthreads();
   Begin(p);
@@ -98,15 +100,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     TakeRegisters<kConsumerRegisters>();
     if (matters) ConsumeTurns(p, w, shared);
-    MergeOrStoreZeros(p, w, matters, shared);
+    MergeOrStoreZeros(p, w, shared);
   }
   End(p);
 }
 
 // How a row's queries are shared out: the first `whole` tiles of 128 see their
-// keys in one CTA, the others in `parts`, by tiles of 128 or, in turns, of 64.
+// keys in one CTA, the others, `rest` tiles of 128 or, in turns, of 64, in
+// `parts`.
 struct Plan {
   int whole = 0;
+  int rest = 0;
   int parts = 1;
   bool turns = false;
 };
@@ -151,14 +155,16 @@ Plan PlanFor(int queries, int rows, int keys) {
     const int boundary = whole > 0 ? kSecondLaunch : 0;
     for (const PartCost& cost : kPartCosts) {
       const int rest =
-          CeilDiv(queries - whole * OwnShared::kRows, cost.queries) * rows;
+          CeilDiv(queries - whole * OwnShared::kRows, cost.queries);
       for (const int parts : {1, 2, 3, 4, 6, 8}) {
-        if (cost.turns ? parts > kMostParts / kConsumers : parts == 1) continue;
+        constexpr int kMostInTurns = kMostParts / TurnsShared::kSharers;
+        if (cost.turns ? parts > kMostInTurns : parts == 1) continue;
         const int resident = parts <= 2 ? kTargetProcessors : 120;
         const int part = CeilDiv(keys, parts * kKeys) * cost.tile + cost.extra;
-        const int all = first + Waves(rest * parts, resident) * part + boundary;
+        const int all =
+            first + Waves(rest * rows * parts, resident) * part + boundary;
         if (all < best_cost) {
-          best = {.whole = whole, .parts = parts, .turns = cost.turns};
+          best = {whole, rest, parts, cost.turns};
           best_cost = all;
         }
       }
@@ -224,9 +230,7 @@ cudaError_t LaunchWhole(const Params& p, cudaStream_t stream) {
 // The queries behind those of plan.whole tiles.
 cudaError_t LaunchParts(Params p, const Plan& plan, cudaStream_t stream) {
   p.first_query = plan.whole * OwnShared::kRows;
-  const int queries = p.args.tokens * p.args.heads - p.first_query;
-  p.tiles =
-      CeilDiv(queries, plan.turns ? TurnsShared::kRows : OwnShared::kRows);
+  p.tiles = plan.rest;
   const int count = p.tiles * p.args.rows;
   return plan.turns ? LaunchClusters<TurnsShared>(TurnsKernel, p, plan.parts,
                                                   count, stream)
@@ -242,10 +246,10 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
   if (error == cudaSuccess) error = EncodeCache(args, args.cache_k, &p.k);
   if (error == cudaSuccess) error = EncodeCache(args, args.cache_v, &p.v);
   if (error != cudaSuccess) return error;
-  const int queries = args.tokens * args.heads;
-  const Plan plan = PlanFor(queries, args.rows, args.cache_len);
-  const bool all_whole = plan.whole * OwnShared::kRows >= queries;
-  const bool overlap = plan.whole > 0 && !all_whole && args.begun != nullptr;
+  const Plan plan =
+      PlanFor(args.tokens * args.heads, args.rows, args.cache_len);
+  const bool two = plan.whole > 0 && plan.rest > 0;
+  const bool overlap = two && args.begun != nullptr;
   p.tiles = plan.whole;
   p.turn = overlap ? Turn::kFirst : Turn::kOnly;
   if (plan.whole > 0) {
@@ -253,7 +257,7 @@ cudaError_t LaunchAll(const AttentionArgs& args, cudaStream_t stream) {
                 ? LaunchWhole<1>(p, stream)
                 : LaunchWhole<kPeersOfWhole>(p, stream);
   }
-  if (error != cudaSuccess || all_whole) return error;
+  if (error != cudaSuccess || plan.rest == 0) return error;
   p.turn = overlap ? Turn::kSecond : Turn::kOnly;
   return LaunchParts(p, plan, stream);
 }

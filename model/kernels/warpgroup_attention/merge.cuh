@@ -175,8 +175,9 @@ __device__ inline void SyncConsumers() {
 
 // Once all partial results are there. A CTA alone is no cluster.
 template <typename Shared>
-__device__ void MergeOrStoreZeros(const Params& p, const Work& w, bool matters,
+__device__ void MergeOrStoreZeros(const Params& p, const Work& w,
                                   Shared& shared) {
+  const bool matters = w.Needs(w.first_query);
   if (!matters && blockIdx.x == 0) StoreZeros(p, w, Shared::kRows);
   if (gridDim.x > 1) {
     ClusterSync();

@@ -43,6 +43,7 @@ struct OwnShared {
       BarrierInit(&empty_q[group], kGroupWarps);
     }
     BarrierInit(&clean_last, 1 + kConsumers * kGroupWarps);
+    FenceBarrierInit();
   }
 };
 
@@ -255,7 +256,7 @@ __device__ inline void ConsumePart(const Params& p, OwnShared& shared) {
     SyncConsumers();
     StorePartial(shared, c);
   }
-  MergeOrStoreZeros(p, item, item.Matters(), shared);
+  MergeOrStoreZeros(p, item, shared);
 }
 
 }  // namespace piserve::kernels::warpgroup_attention

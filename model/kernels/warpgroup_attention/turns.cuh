@@ -29,6 +29,7 @@ struct TurnsShared {
   __device__ void InitBarriers() {
     for (auto& ring : rings) ring.Init(kGroupWarps);
     BarrierInit(&full_q, 1);
+    FenceBarrierInit();
   }
 };
 
