@@ -136,9 +136,10 @@ bench() {
     --json="$results/pi0_steps.json"
   step pi0_alone 120 bin/model_bench --batch_sizes=1,8,64 --stages_alone \
     --json="$results/pi0_alone.json"
-  # A minute of each, then what GEMMs reach on the device as it is then.
+  # A minute of each, the next wave submitted while one runs, as the server
+  # does; then what GEMMs reach on the device as it is then.
   step pi0_loaded 240 bin/model_bench --batch_sizes=8,64 --calls=8300 \
-    --roof=10s --json="$results/pi0_loaded.json"
+    --roof=10s --waves_in_flight=2 --json="$results/pi0_loaded.json"
   step pi05 60 bin/model_bench --variant=pi05 --seed=4 --batch_sizes=1 \
     --prompt_tokens=200,60 --calls=$calls --json="$results/pi05.json"
   step pi05_paced 60 bin/model_bench --variant=pi05 --seed=4 --batch_sizes=1 \
