@@ -2,6 +2,7 @@
 #include "model/engine/gated_up.h"
 #include "model/engine/stages.h"
 #include "model/engine/suffix_attention.h"
+#include "model/kernels/cluster_gemm/cluster_gemm.h"
 #include "model/kernels/norm.h"
 #include "model/kernels/prefix.h"
 #include "model/kernels/suffix.h"
@@ -38,6 +39,8 @@ class DenoiseStage {
   void StepActions();
   void Linear(int n, int k, const at::Tensor& x, const at::Tensor& weight,
               const at::Tensor& y, Output output);
+  void LinearToResidual(const char* what, int k, const at::Tensor& x,
+                        const at::Tensor& weight);
 
   kernels::StepTable Modulation(int norm, int part) const;
   // Where adaRMS gates, the product goes to suffix_y first.
@@ -86,6 +89,29 @@ void DenoiseStage::Linear(int n, int k, const at::Tensor& x,
   launcher_.Gemm(
       {.m = tokens_, .n = n, .k = k, .output = output},
       {.x = x.data_ptr(), .w = weight.data_ptr(), .y = y.data_ptr()});
+}
+
+// To the residual. Few outputs of few tokens are too few tiles to fill the
+// device: where they suffice once the inputs are divided, too, by clusters.
+void DenoiseStage::LinearToResidual(const char* what, int k,
+                                    const at::Tensor& x,
+                                    const at::Tensor& weight) {
+  if (!optimisations_.split_sums ||
+      !kernels::ClusterGemmSupports(tokens_, k, size_.width)) {
+    Linear(size_.width, k, x, weight, ResidualTarget(), ResidualOutput());
+    return;
+  }
+  launcher_.Run(what, [&](cudaStream_t stream) {
+    return kernels::LaunchClusterGemm(
+        {.x = Data<Bf16>(x),
+         .w = Data<Bf16>(weight),
+         .y = Data<Bf16>(ResidualTarget()),
+         .adds = ResidualOutput() == Output::kAccumulate,
+         .tokens = tokens_,
+         .in = k,
+         .out = size_.width},
+        stream);
+  });
 }
 
 // Scale (0), shift (1) or gate (2) of one norm.
@@ -202,8 +228,7 @@ void DenoiseStage::Attend(const GemmaWeights::Layer& layer, int index) {
        .first_token = with_state_ ? kernels::FirstToken::kSeesItself
                                   : kernels::FirstToken::kSeesAll},
       optimisations_, launcher_);
-  Linear(size_.width, inner, b_.suffix_o, layer.o, ResidualTarget(),
-         ResidualOutput());
+  LinearToResidual("suffix out", inner, b_.suffix_o, layer.o);
 }
 
 void DenoiseStage::Mlp(const GemmaWeights::Layer& layer) {
@@ -216,8 +241,7 @@ void DenoiseStage::Mlp(const GemmaWeights::Layer& layer) {
                   .y = b_.suffix_act,
                   .tokens = tokens_},
                  launcher_);
-  Linear(size_.width, size_.mlp, b_.suffix_act, layer.down, ResidualTarget(),
-         ResidualOutput());
+  LinearToResidual("suffix down", size_.mlp, b_.suffix_act, layer.down);
 }
 
 void DenoiseStage::StepActions() {

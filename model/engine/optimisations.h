@@ -24,7 +24,8 @@ struct Optimisations {
   // GeGLU in the epilogue of the gate and up GEMMs; off: a kernel after.
   bool fused_geglu = true;
   // Prefill's down projection of few tokens is cut in two, and the next norm
-  // adds the halves; off: cuBLASLt's product.
+  // adds the halves; the expert's projections to its residual are cut in four,
+  // and clusters add those; off: cuBLASLt's products.
   bool split_sums = true;
   // Vision's layer norms in the GEMMs behind them, where a wave of tiles holds
   // those; off: kernels before.

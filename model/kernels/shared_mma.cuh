@@ -14,6 +14,10 @@ namespace piserve::kernels {
 template <int kColumns>
 struct SharedMma;
 template <>
+struct SharedMma<136>
+    : cute::SM90::GMMA::MMA_64x136x16_F32BF16BF16_SS<
+          cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};
+template <>
 struct SharedMma<144>
     : cute::SM90::GMMA::MMA_64x144x16_F32BF16BF16_SS<
           cute::SM90::GMMA::Major::K, cute::SM90::GMMA::Major::K> {};

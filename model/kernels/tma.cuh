@@ -114,6 +114,23 @@ __device__ inline void BarrierArriveAfterWrites(std::uint64_t* barrier,
       : "memory");
 }
 
+// Where CTA `rank` of the cluster has what this one has here.
+__device__ inline std::uint32_t PeerAddress(const void* here, int rank) {
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;\n"
+      : "=r"(there)
+      : "r"(SharedAddress(here)), "r"(rank));
+  return there;
+}
+
+// Writes to a CTA of the cluster.
+__device__ inline void StoreToPeer(std::uint32_t address, const float4& v) {
+  asm volatile(
+      "st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};\n" ::"r"(address),
+      "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+      : "memory");
+}
+
 // Waits for arrivals from all of the cluster.
 __device__ inline void BarrierWaitForCluster(std::uint64_t* barrier,
                                              int parity) {

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "model/kernels/bias_gemm/bias_gemm.h"
+#include "model/kernels/cluster_gemm/cluster_gemm.h"
 #include "model/kernels/weight_gemm/add_gemm.h"
 #include "model/kernels/weight_gemm/geglu_gemm.h"
 #include "model/kernels/weight_gemm/gelu_gemm.h"
@@ -172,6 +173,40 @@ KernelCase BiasGemmCase(int tokens, int in) {
   return c;
 }
 
+KernelCase ClusterGemmCase(int tokens, int in) {
+  constexpr int kOut = 1024;
+  const Product p{tokens, in, kOut};
+  KernelCase c = p.Case("cluster GEMM");
+  c.bytes += 4.0 * tokens * kOut;
+  auto x = RandomBf16(static_cast<std::size_t>(tokens) * in, 1 / 8.0f);
+  auto w = RandomBf16(p.weights() * c.sets, 1 / 64.0f);
+  auto y = RandomBf16(static_cast<std::size_t>(tokens) * kOut);
+  c.launch = [=](int set, cudaStream_t stream) {
+    return LaunchClusterGemm({.x = x->data(),
+                              .w = w->data() + set * p.weights(),
+                              .y = y->data(),
+                              .adds = true,
+                              .tokens = tokens,
+                              .in = in,
+                              .out = kOut},
+                             stream);
+  };
+  c.check = [=, launch = c.launch] {
+    const auto before = y->Get();
+    ASSERT_EQ(launch(0, nullptr), cudaSuccess);
+    const auto got = y->Get(), host_x = x->Get();
+    const auto host_w = w->Get(p.weights());
+    for (std::size_t i = 0; i < 200; ++i) {
+      const std::size_t at = i * 104729 % got.size();
+      const double want =
+          Value(before[at]) +
+          Dot(&host_x[at / kOut * in], &host_w[at % kOut * in], in).value;
+      ASSERT_NEAR(Value(got[at]), want, 0.01 * std::abs(want) + 0.02);
+    }
+  };
+  return c;
+}
+
 KernelCase SplitGemmCase(int tokens) {
   constexpr int kIn = 16384, kOut = 2048, kHalf = kIn / kSplitGemmParts;
   const Product p{tokens, kIn, kOut};
@@ -220,6 +255,9 @@ std::vector<CaseMaker> GemmCases() {
   cases.push_back([] { return GeluGemmCase(6144); });
   for (const int in : {1152, 4352}) {
     cases.push_back([=] { return BiasGemmCase(6144, in); });
+  }
+  for (const int in : {2048, 4096}) {
+    cases.push_back([=] { return ClusterGemmCase(400, in); });
   }
   for (const int tokens : {560, 816}) {
     cases.push_back([=] { return SplitGemmCase(tokens); });

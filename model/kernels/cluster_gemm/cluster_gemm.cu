@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <limits>
+
+#include "model/kernels/cluster_gemm/add.cuh"
+#include "model/kernels/cluster_gemm/cluster_gemm.h"
+#include "model/kernels/cluster_gemm/copy.cuh"
+#include "model/kernels/cluster_gemm/tile.cuh"
+#include "model/kernels/shared_mma.cuh"
+
+namespace piserve::kernels {
+namespace cluster_gemm {
+namespace {
+
+// A warpgroup's sums over this CTA's inputs.
+__device__ __forceinline__ void Multiply(const Params& p, Shared& shared,
+                                         int group, Sums& sums) {
+  constexpr int kStageBytes = sizeof(Shared::Stage);
+  const std::uint64_t w = RowsTile(SharedAddress(shared.stages[0].w) +
+                                   group * kGroupOut * kRowBytes);
+  const std::uint64_t x = RowsTile(SharedAddress(shared.stages[0].x));
+  Place place;
+#pragma unroll 1
+  for (int k = 0; k < p.steps; ++k) {
+    BarrierWait(&shared.full[place.stage], place.parity);
+    const int at = place.stage * (kStageBytes >> 4);
+    AskForProducts(sums, w + at, kGroupOut, x + at, k > 0);
+    if (k > 0) {
+      WgmmaWaitAllButLast();
+      __syncwarp();
+      if (Lane() == 0) BarrierArrive(&shared.empty[place.Before().stage]);
+    }
+    place.Next();
+  }
+  WgmmaWait();
+  HoldRegisters(sums[0]);
+}
+
+__global__ void __launch_bounds__(kThreads, 1)
+    ClusterKernel(const __grid_constant__ Params p) {
+  extern __shared__ char raw[];
+  auto& shared = AlignShared<Shared>(raw);
+  LetNextStart();
+  if (threadIdx.x == 0) shared.InitBarriers();
+  __syncthreads();
+  ClusterArriveRelaxed();
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  if (warp == kWarps) {
+    if (Lane() == 0) Copier(p, shared).Run();
+    ClusterWait();
+    ClusterSync();
+    return;
+  }
+  WaitForPrevious();
+  const Tile tile;
+  Adder adder(p, tile, warp);
+  adder.Fetch();
+  Sums sums;
+  Multiply(p, shared, warp * 32 / kGroup, sums);
+  ClusterWait();  // the peers are there
+  SendSums(shared, tile, warp, sums);
+  ClusterSync();  // behind this nobody sends any more, so a CTA may leave
+  adder.Run(shared);
+}
+
+constexpr int kMostAlongY = 65535;  // of a grid's CTAs
+constexpr int kMostTokens = std::numeric_limits<int>::max() - kTokens;
+
+bool Tiles(int tokens, int in, int out) {
+  return tokens > 0 && tokens <= kMostTokens && in > 0 && out > 0 &&
+         in % (kPeers * kDepth) == 0 && out % kOut == 0 &&
+         out / kOut <= kMostAlongY;
+}
+
+}  // namespace
+}  // namespace cluster_gemm
+
+bool ClusterGemmSupports(int tokens, int in, int out) {
+  using namespace cluster_gemm;
+  // Clusters of four that an H200 holds at once: not 33, since of some groups
+  // of multiprocessors two are left over.
+  constexpr int kMostClusters = 30, kLeastClusters = 24;
+  constexpr double kLeastFill = 0.95;  // of the tiles
+  constexpr int kLeastIn = 2048;
+  if (!Tiles(tokens, in, out) || in < kLeastIn) return false;
+  const int across = CeilDiv(tokens, kTokens);
+  const std::int64_t clusters = std::int64_t{out / kOut} * across;
+  return clusters >= kLeastClusters && clusters <= kMostClusters &&
+         tokens >= kLeastFill * kTokens * across;
+}
+
+cudaError_t LaunchClusterGemm(const ClusterGemmArgs& args,
+                              cudaStream_t stream) {
+  using namespace cluster_gemm;
+  if (!Tiles(args.tokens, args.in, args.out)) return cudaErrorInvalidValue;
+  Params p;
+  p.y = args.y;
+  p.tokens = args.tokens;
+  p.out = args.out;
+  p.steps = args.in / (kPeers * kDepth);
+  p.adds = args.adds;
+  for (const cudaError_t error :
+       {EncodeRowsMap(args.x, args.tokens, args.in, kTokens, &p.x),
+        EncodeRowsMap(args.w, args.out, args.in, kOut, &p.w)}) {
+    if (error != cudaSuccess) return error;
+  }
+  LaunchShape shape;
+  shape.grid = dim3(CeilDiv(args.tokens, kTokens) * kPeers, args.out / kOut);
+  shape.threads = kThreads;
+  shape.shared_bytes = kBytesFor<Shared>;
+  shape.cluster = kPeers;
+  return Launch(ClusterKernel, shape, stream, p);
+}
+
+}  // namespace piserve::kernels
