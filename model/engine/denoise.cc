@@ -91,8 +91,8 @@ void DenoiseStage::Linear(int n, int k, const at::Tensor& x,
       {.x = x.data_ptr(), .w = weight.data_ptr(), .y = y.data_ptr()});
 }
 
-// To the residual. Few outputs of few tokens are too few tiles to fill the
-// device: where they suffice once the inputs are divided, too, by clusters.
+// To the residual. Eight rows make too few tiles to fill the device: there
+// clusters divide the inputs, too.
 void DenoiseStage::LinearToResidual(const char* what, int k,
                                     const at::Tensor& x,
                                     const at::Tensor& weight) {

@@ -10,6 +10,10 @@ namespace piserve::kernels {
 // the fastest.
 inline constexpr int kTargetProcessors = 132;
 
+// Clusters of four CTAs, one a multiprocessor, that it holds at once: not 33,
+// since of some of its groups of multiprocessors two are left over.
+inline constexpr int kTargetClustersOfFour = 30;
+
 constexpr int CeilDiv(int a, int b) { return (a + b - 1) / b; }
 
 // Multiprocessors of the current device.

@@ -24,6 +24,10 @@ __device__ inline unsigned PackPair(float low, float high) {
   return *reinterpret_cast<const unsigned*>(&pair);
 }
 
+__device__ inline float2 UnpackPair(unsigned word) {
+  return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+}
+
 __device__ inline Bf16x8 Pack(const float (&in)[8]) {
   return {PackPair(in[0], in[1]), PackPair(in[2], in[3]),
           PackPair(in[4], in[5]), PackPair(in[6], in[7])};

@@ -159,7 +159,8 @@ Plan PlanFor(int queries, int rows, int keys) {
       for (const int parts : {1, 2, 3, 4, 6, 8}) {
         constexpr int kMostInTurns = kMostParts / TurnsShared::kSharers;
         if (cost.turns ? parts > kMostInTurns : parts == 1) continue;
-        const int resident = parts <= 2 ? kTargetProcessors : 120;
+        const int resident =
+            parts <= 2 ? kTargetProcessors : 4 * kTargetClustersOfFour;
         const int part = CeilDiv(keys, parts * kKeys) * cost.tile + cost.extra;
         const int all =
             first + Waves(rest * rows * parts, resident) * part + boundary;

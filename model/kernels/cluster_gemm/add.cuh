@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "model/kernels/cluster_gemm/tile.cuh"
-#include "model/kernels/launch.cuh"
 #include "model/kernels/mma.cuh"
+#include "model/kernels/tma.cuh"
 #include "model/kernels/vector.cuh"
 
 namespace piserve::kernels::cluster_gemm {
@@ -47,7 +49,8 @@ class Adder {
     if (!p_.adds) return;
 #pragma unroll
     for (int i = 0; i < kEightsOfPeer; ++i) {
-      if (!IsThere(i)) continue;
+      if (!HasEight(i)) break;
+      if (!HasToken(i)) continue;
       there_[i][0] = *At(i, 0);
       there_[i][1] = *At(i, 8);
     }
@@ -57,7 +60,8 @@ class Adder {
     const int lane = Lane();
 #pragma unroll
     for (int i = 0; i < kEightsOfPeer; ++i) {
-      if (i * kPeers + peer_ >= kEights) break;  // of the whole warp
+      if (!HasEight(i)) break;  // of the whole warp
+      __syncwarp();
       float4 sum = shared.sums[0][i][warp_][lane];
 #pragma unroll
       for (int from = 1; from < kPeers; ++from) {
@@ -66,15 +70,20 @@ class Adder {
       }
       const std::uint32_t low = Plus(there_[i][0], sum.x, sum.y);
       const std::uint32_t high = Plus(there_[i][1], sum.z, sum.w);
-      if (!IsThere(i)) continue;
+      if (!HasToken(i)) continue;
       *At(i, 0) = low;
       *At(i, 8) = high;
     }
   }
 
  private:
-  __device__ __forceinline__ bool IsThere(int i) const {
-    return i * kPeers + peer_ < kEights && token_ + i * kPeers * 8 < p_.tokens;
+  // Whether the tile has an i-th eight for this CTA, and that this lane's
+  // token.
+  __device__ __forceinline__ bool HasEight(int i) const {
+    return i * kPeers + peer_ < kEights;
+  }
+  __device__ __forceinline__ bool HasToken(int i) const {
+    return token_ + i * kPeers * 8 < p_.tokens;
   }
   __device__ __forceinline__ std::uint32_t* At(int i, int output) const {
     return reinterpret_cast<std::uint32_t*>(
@@ -85,11 +94,8 @@ class Adder {
   __device__ __forceinline__ static std::uint32_t Plus(std::uint32_t there,
                                                        float first,
                                                        float second) {
-    const float2 tokens = Pair(TransposeMatrix(there));
+    const float2 tokens = UnpackPair(TransposeMatrix(there));
     return TransposeMatrix(PackPair(tokens.x + first, tokens.y + second));
-  }
-  __device__ __forceinline__ static float2 Pair(std::uint32_t word) {
-    return {__uint_as_float(word << 16), __uint_as_float(word & 0xFFFF0000u)};
   }
 
   const Params& p_;

@@ -5,6 +5,8 @@
 #include "model/kernels/cluster_gemm/cluster_gemm.h"
 #include "model/kernels/cluster_gemm/copy.cuh"
 #include "model/kernels/cluster_gemm/tile.cuh"
+#include "model/kernels/launch.cuh"
+#include "model/kernels/processors.h"
 #include "model/kernels/shared_mma.cuh"
 
 namespace piserve::kernels {
@@ -46,8 +48,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   if (warp == kWarps) {
     if (Lane() == 0) Copier(p, shared).Run();
+    // The cluster's barriers count this warp, too.
     ClusterWait();
-    ClusterSync();
+    ClusterLeave();
     return;
   }
   WaitForPrevious();
@@ -56,19 +59,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   adder.Fetch();
   Sums sums;
   Multiply(p, shared, warp * 32 / kGroup, sums);
-  ClusterWait();  // the peers are there
+  ClusterWait();  // the peers have started: what is sent has a place
   SendSums(shared, tile, warp, sums);
-  ClusterSync();  // behind this nobody sends any more, so a CTA may leave
+  ClusterSync();  // all sums are here; nobody sends to a CTA that leaves
   adder.Run(shared);
 }
 
 constexpr int kMostAlongY = 65535;  // of a grid's CTAs
-constexpr int kMostTokens = std::numeric_limits<int>::max() - kTokens;
 
 bool Tiles(int tokens, int in, int out) {
-  return tokens > 0 && tokens <= kMostTokens && in > 0 && out > 0 &&
-         in % (kPeers * kDepth) == 0 && out % kOut == 0 &&
-         out / kOut <= kMostAlongY;
+  return tokens > 0 && in > 0 && out > 0 && in % (kPeers * kDepth) == 0 &&
+         out % kOut == 0 && out / kOut <= kMostAlongY &&
+         tokens <= std::numeric_limits<int>::max() / out;
 }
 
 }  // namespace
@@ -76,15 +78,15 @@ bool Tiles(int tokens, int in, int out) {
 
 bool ClusterGemmSupports(int tokens, int in, int out) {
   using namespace cluster_gemm;
-  // Clusters of four that an H200 holds at once: not 33, since of some groups
-  // of multiprocessors two are left over.
-  constexpr int kMostClusters = 30, kLeastClusters = 24;
+  // The expert's 400 and 408 tokens make 24. Of fewer, or of tiles less full, a
+  // library's product was as fast or faster (docs/benchmarks.md).
+  constexpr int kLeastClusters = 24;
   constexpr double kLeastFill = 0.95;  // of the tiles
   constexpr int kLeastIn = 2048;
   if (!Tiles(tokens, in, out) || in < kLeastIn) return false;
   const int across = CeilDiv(tokens, kTokens);
-  const std::int64_t clusters = std::int64_t{out / kOut} * across;
-  return clusters >= kLeastClusters && clusters <= kMostClusters &&
+  const int clusters = out / kOut * across;
+  return clusters >= kLeastClusters && clusters <= kTargetClustersOfFour &&
          tokens >= kLeastFill * kTokens * across;
 }
 

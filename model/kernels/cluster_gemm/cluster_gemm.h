@@ -20,14 +20,14 @@ struct ClusterGemmArgs {
 };
 
 // Whether it is to be preferred to a library's product: it tiles these sizes,
-// in a multiple of 256 and out of 128, and in one wave that leaves few
-// multiprocessors idle.
+// in a multiple of 256 and 2048 or more, out of 128, and fills the tiles and
+// with them the device, once.
 bool ClusterGemmSupports(int tokens, int in, int out);
 
 // Enqueues one kernel; pointers 16-byte aligned; w is not written by work that
 // may still be under way. A token's result depends neither on its place nor on
 // other tokens. cudaErrorInvalidValue for sizes that it does not tile, whatever
-// the waves.
+// the waves, and for 2^31 outputs or more in all.
 cudaError_t LaunchClusterGemm(const ClusterGemmArgs& args, cudaStream_t stream);
 
 }  // namespace piserve::kernels

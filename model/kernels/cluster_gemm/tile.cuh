@@ -37,6 +37,7 @@ struct Shared {
     char x[kTokens * kRowBytes];
   } stages[kStages];
   // From each CTA, the sums of this one's eights as the warps' lanes have them.
+  // Not in the ring's place: a peer may send while this one still multiplies.
   float4 sums[kPeers][kEightsOfPeer][kWarps][32];
   std::uint64_t full[kStages], empty[kStages];
 

@@ -129,6 +129,32 @@ TEST_F(ClusterGemmTest, ALaunchWaitsForTheOneBefore) {
   EXPECT_TRUE(SameBits(run(/*wait=*/false), run(/*wait=*/true)));
 }
 
+// ... with what it adds to, too.
+TEST_F(ClusterGemmTest, ALaunchAddsToWhatTheOneBeforeHasAdded) {
+  constexpr int kTokens = 136, kWidth = 512, kLaunches = 24;
+  const Projection p(kWidth, kWidth);
+  const auto run = [&](bool wait) {
+    DeviceArray<Bf16> w(p.w), x(NormalBf16(kTokens * kWidth, 7));
+    DeviceArray<Bf16> y(NormalBf16(kTokens * kWidth, 8));
+    for (int i = 0; i < kLaunches; ++i) {
+      EXPECT_EQ(LaunchClusterGemm({.x = x.data(),
+                                   .w = w.data(),
+                                   .y = y.data(),
+                                   .adds = true,
+                                   .tokens = kTokens,
+                                   .in = kWidth,
+                                   .out = kWidth},
+                                  nullptr),
+                cudaSuccess);
+      if (wait) {
+        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      }
+    }
+    return y.Get();
+  };
+  EXPECT_TRUE(SameBits(run(/*wait=*/false), run(/*wait=*/true)));
+}
+
 TEST_F(ClusterGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   constexpr int kTokens = 400, kBy = 101;
   const Projection p(2048, 256);
@@ -149,7 +175,12 @@ TEST(ClusterGemmSupportsTest, OnlyWhatFillsTheDeviceOnce) {
   for (const int tokens : {-1, 0, 50, 272, 387, 409, 3200, 2147483647}) {
     EXPECT_FALSE(ClusterGemmSupports(tokens, 4096, 1024)) << tokens;
   }
+  EXPECT_TRUE(ClusterGemmSupports(408, 4096, 1280));   // 30 clusters
+  EXPECT_FALSE(ClusterGemmSupports(408, 4096, 1408));  // 33
+  EXPECT_FALSE(ClusterGemmSupports(544, 4096, 1024));  // 32
+  EXPECT_FALSE(ClusterGemmSupports(408, 4096, 896));   // 21
   EXPECT_FALSE(ClusterGemmSupports(400, 4096 + 64, 1024));
+  EXPECT_FALSE(ClusterGemmSupports(400, 4096 + 128, 1024));
   EXPECT_FALSE(ClusterGemmSupports(400, 1024, 1024));
   EXPECT_FALSE(ClusterGemmSupports(400, 4096, 1056));
 }
@@ -160,6 +191,8 @@ TEST_F(ClusterGemmTest, RefusesSizesItCannotTile) {
                                         {8, 0, 128},
                                         {2147483647, 256, 128},
                                         {8, 320, 128},
+                                        {8, 384, 128},
+                                        {8, 256, 65536 * 128},
                                         {8, 256, 64},
                                         {8, 256, 0}}) {
     EXPECT_EQ(LaunchClusterGemm({.x = any.data(),

@@ -155,9 +155,9 @@ class Adder {
 #pragma unroll
     for (int k = 0; k < kWords; ++k) {
       const int i = 4 * (first_eight + k / 2) + k % 2 * 2;
-      const float2 there = Pair(words[k]);
+      const float2 there = UnpackPair(words[k]);
       words[k] = PackPair(there.x + sums[i], there.y + sums[i + 1]);
-      const float2 sum = Pair(words[k]);
+      const float2 sum = UnpackPair(words[k]);
       times_gain[k] =
           PackPair(sum.x * gains.of[k % 2], sum.y * gains.of[k % 2]);
     }
@@ -200,10 +200,6 @@ class Adder {
         to[token] = squares_[i];
       }
     }
-  }
-
-  __device__ __forceinline__ static float2 Pair(std::uint32_t word) {
-    return {__uint_as_float(word << 16), __uint_as_float(word & 0xFFFF0000u)};
   }
 
   const Addition& a_;
