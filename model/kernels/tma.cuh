@@ -88,32 +88,6 @@ __device__ inline void BarrierArriveExpecting(std::uint64_t* barrier,
                : "memory");
 }
 
-// Arrives on CTA `rank`'s barrier at this address, releasing at CTA scope, as
-// CUTLASS's ClusterBarrier does: behind it lie no writes, only reads by wgmma
-// that are complete. (A release at cluster scope would fence the whole device.)
-__device__ inline void BarrierArriveAfterReads(std::uint64_t* barrier,
-                                               int rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(rank)
-      : "memory");
-}
-
-// The same, releasing writes too at the cluster's scope.
-__device__ inline void BarrierArriveAfterWrites(std::uint64_t* barrier,
-                                                int rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(rank)
-      : "memory");
-}
-
 // Where CTA `rank` of the cluster has what this one has here.
 __device__ inline std::uint32_t PeerAddress(const void* here, int rank) {
   std::uint32_t there;
@@ -121,6 +95,25 @@ __device__ inline std::uint32_t PeerAddress(const void* here, int rank) {
       : "=r"(there)
       : "r"(SharedAddress(here)), "r"(rank));
   return there;
+}
+
+// Arrives on CTA `rank`'s barrier at this address, releasing at CTA scope, as
+// CUTLASS's ClusterBarrier does: behind it lie no writes, only reads by wgmma
+// that are complete. (A release at cluster scope would fence the whole device.)
+__device__ inline void BarrierArriveAfterReads(std::uint64_t* barrier,
+                                               int rank) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];\n" ::"r"(
+                   PeerAddress(barrier, rank))
+               : "memory");
+}
+
+// The same, releasing writes too at the cluster's scope.
+__device__ inline void BarrierArriveAfterWrites(std::uint64_t* barrier,
+                                                int rank) {
+  asm volatile(
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];\n" ::"r"(
+          PeerAddress(barrier, rank))
+      : "memory");
 }
 
 // Writes to a CTA of the cluster.
@@ -157,6 +150,15 @@ __device__ inline void ClusterArriveRelaxed() {
 __device__ inline void ClusterWait() {
   __syncwarp();
   asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+
+// The CTA's barriers are there for all of its threads, and behind ClusterWait
+// its peers' are, too.
+template <typename Barriers>
+__device__ __forceinline__ void InitClusterBarriers(Barriers& barriers) {
+  if (threadIdx.x == 0) barriers.InitBarriers();
+  __syncthreads();
+  ClusterArriveRelaxed();
 }
 
 // Copies the box at these coordinates; `full` counts its bytes.

@@ -96,9 +96,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = AlignShared<Shared>(raw);
   LetNextStart();
-  if (threadIdx.x == 0) shared.InitBarriers();
-  __syncthreads();
-  ClusterArriveRelaxed();
+  InitClusterBarriers(shared);
   ClusterWait();  // the peer's barriers are there
   if (threadIdx.x == 0) Copier(p, shared).Begin();
   __syncwarp();

@@ -42,9 +42,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ char raw[];
   auto& shared = AlignShared<Shared>(raw);
   LetNextStart();
-  if (threadIdx.x == 0) shared.InitBarriers();
-  __syncthreads();
-  ClusterArriveRelaxed();
+  InitClusterBarriers(shared);
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   if (warp == kWarps) {
     if (Lane() == 0) Copier(p, shared).Run();

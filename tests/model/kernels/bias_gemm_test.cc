@@ -1,32 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/bias_gemm/bias_gemm.h"
 
-#include <algorithm>
 #include <array>
 
 #include "tests/model/kernels/device.h"
+#include "tests/model/kernels/products.h"
 #include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
 namespace {
 
-struct Projection {
-  Projection(int in, int out)
-      : in(in),
-        out(out),
-        w(NormalBf16(static_cast<std::size_t>(out) * in, 5,
-                     1 / std::sqrt(static_cast<float>(in)))),
-        bias(NormalBf16(out, 6)) {}
-
-  const int in, out;
-  const std::vector<Bf16> w, bias;
-};
-
 class BiasGemmTest : public KernelTest {
  protected:
   // `y` afterwards; what lies behind it is as before.
-  static std::vector<Bf16> Run(const std::vector<Bf16>& x, const Projection& p,
-                               int tokens, const std::vector<Bf16>& y) {
+  static std::vector<Bf16> Run(const std::vector<Bf16>& x,
+                               const BiasedProjection& p, int tokens,
+                               const std::vector<Bf16>& y) {
     const auto behind = NormalBf16(4096, 8);
     std::vector<Bf16> before = y;
     before.insert(before.end(), behind.begin(), behind.end());
@@ -47,7 +36,7 @@ class BiasGemmTest : public KernelTest {
   }
 
   // Every `stride`-th output against its twin.
-  static void Check(const Projection& p, int tokens, int stride) {
+  static void Check(const BiasedProjection& p, int tokens, int stride) {
     const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
     const auto before =
         NormalBf16(static_cast<std::size_t>(tokens) * p.out, 10);
@@ -87,42 +76,27 @@ TEST_F(BiasGemmTest, EqualsItsTwinInMoreThanOneWave) {
 // Few CTAs: those of a launch find room while the one before still runs.
 TEST_F(BiasGemmTest, ALaunchWaitsForTheOneBefore) {
   constexpr int kTokens = 768, kWidth = 576, kLaunches = 24;
-  const auto w = NormalBf16(kWidth * kWidth, 5,
-                            0.125f / std::sqrt(static_cast<float>(kWidth)));
-  const auto bias = NormalBf16(kWidth, 6);
-  const auto run = [&](bool wait) {
-    DeviceArray<Bf16> device_w(w), device_bias(bias);
-    DeviceArray<Bf16> a(NormalBf16(kTokens * kWidth, 7));
-    DeviceArray<Bf16> b(NormalBf16(kTokens * kWidth, 8));
-    for (int i = 0; i < kLaunches; ++i) {
-      EXPECT_EQ(LaunchBiasGemm({.x = (i % 2 == 0 ? a : b).data(),
-                                .w = device_w.data(),
-                                .bias = device_bias.data(),
-                                .y = (i % 2 == 0 ? b : a).data(),
-                                .tokens = kTokens,
-                                .in = kWidth,
-                                .out = kWidth},
-                               nullptr),
-                cudaSuccess);
-      if (wait) {
-        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-      }
-    }
-    return b.Get();
-  };
-  EXPECT_TRUE(SameBits(run(/*wait=*/false), run(/*wait=*/true)));
+  DeviceArray<Bf16> w(NormalBf16(
+      kWidth * kWidth, 5, 0.125f / std::sqrt(static_cast<float>(kWidth))));
+  DeviceArray<Bf16> bias(NormalBf16(kWidth, 6));
+  ExpectLaunchesWait(kLaunches, kTokens * kWidth, [&](int i, Bf16* a, Bf16* b) {
+    return LaunchBiasGemm({.x = i % 2 == 0 ? a : b,
+                           .w = w.data(),
+                           .bias = bias.data(),
+                           .y = i % 2 == 0 ? b : a,
+                           .tokens = kTokens,
+                           .in = kWidth,
+                           .out = kWidth},
+                          nullptr);
+  });
 }
 
 TEST_F(BiasGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   constexpr int kTokens = 1152, kBy = 201;
-  const Projection p(448, 576);
-  auto x = NormalBf16(kTokens * p.in, 9);
-  auto y = NormalBf16(kTokens * p.out, 10);
-  const auto first = Run(x, p, kTokens, y);
-  std::rotate(x.begin(), x.begin() + kBy * p.in, x.end());
-  std::rotate(y.begin(), y.begin() + kBy * p.out, y.end());
-  std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
-  ExpectRotated(Run(x, p, kTokens, y), first, kBy, p.out);
+  const BiasedProjection p(448, 576);
+  ExpectPlacesDoNotMatter(p, kTokens, kBy, [&](const auto& x, const auto& y) {
+    return Run(x, p, kTokens, y);
+  });
 }
 
 TEST(BiasGemmSupportsTest, OnlyWhatFillsTheDeviceOnce) {

@@ -1,25 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kernels/cluster_gemm/cluster_gemm.h"
 
-#include <algorithm>
 #include <array>
 
 #include "tests/model/kernels/device.h"
+#include "tests/model/kernels/products.h"
 #include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
 namespace {
-
-struct Projection {
-  Projection(int in, int out)
-      : in(in),
-        out(out),
-        w(NormalBf16(static_cast<std::size_t>(out) * in, 5,
-                     1 / std::sqrt(static_cast<float>(in)))) {}
-
-  const int in, out;
-  const std::vector<Bf16> w;
-};
 
 enum class To { kNothing, kWhatIsThere };
 
@@ -104,67 +93,32 @@ TEST_F(ClusterGemmTest, EqualsItsTwinInMoreThanOneWave) {
 // Few CTAs: those of a launch find room while the one before still runs.
 TEST_F(ClusterGemmTest, ALaunchWaitsForTheOneBefore) {
   constexpr int kTokens = 136, kWidth = 512, kLaunches = 24;
-  const auto w = NormalBf16(kWidth * kWidth, 5,
-                            0.125f / std::sqrt(static_cast<float>(kWidth)));
-  const auto run = [&](bool wait) {
-    DeviceArray<Bf16> device_w(w);
-    DeviceArray<Bf16> a(NormalBf16(kTokens * kWidth, 7));
-    DeviceArray<Bf16> b(NormalBf16(kTokens * kWidth, 8));
-    for (int i = 0; i < kLaunches; ++i) {
-      EXPECT_EQ(LaunchClusterGemm({.x = (i % 2 == 0 ? a : b).data(),
-                                   .w = device_w.data(),
-                                   .y = (i % 2 == 0 ? b : a).data(),
-                                   .adds = true,
-                                   .tokens = kTokens,
-                                   .in = kWidth,
-                                   .out = kWidth},
-                                  nullptr),
-                cudaSuccess);
-      if (wait) {
-        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-      }
-    }
-    return b.Get();
+  DeviceArray<Bf16> w(NormalBf16(
+      kWidth * kWidth, 5, 0.125f / std::sqrt(static_cast<float>(kWidth))));
+  const auto add = [&](const Bf16* x, Bf16* y) {
+    return LaunchClusterGemm({.x = x,
+                              .w = w.data(),
+                              .y = y,
+                              .adds = true,
+                              .tokens = kTokens,
+                              .in = kWidth,
+                              .out = kWidth},
+                             nullptr);
   };
-  EXPECT_TRUE(SameBits(run(/*wait=*/false), run(/*wait=*/true)));
-}
-
-// ... with what it adds to, too.
-TEST_F(ClusterGemmTest, ALaunchAddsToWhatTheOneBeforeHasAdded) {
-  constexpr int kTokens = 136, kWidth = 512, kLaunches = 24;
-  const Projection p(kWidth, kWidth);
-  const auto run = [&](bool wait) {
-    DeviceArray<Bf16> w(p.w), x(NormalBf16(kTokens * kWidth, 7));
-    DeviceArray<Bf16> y(NormalBf16(kTokens * kWidth, 8));
-    for (int i = 0; i < kLaunches; ++i) {
-      EXPECT_EQ(LaunchClusterGemm({.x = x.data(),
-                                   .w = w.data(),
-                                   .y = y.data(),
-                                   .adds = true,
-                                   .tokens = kTokens,
-                                   .in = kWidth,
-                                   .out = kWidth},
-                                  nullptr),
-                cudaSuccess);
-      if (wait) {
-        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-      }
-    }
-    return y.Get();
-  };
-  EXPECT_TRUE(SameBits(run(/*wait=*/false), run(/*wait=*/true)));
+  ExpectLaunchesWait(kLaunches, kTokens * kWidth, [&](int i, Bf16* a, Bf16* b) {
+    return i % 2 == 0 ? add(a, b) : add(b, a);
+  });
+  // With what it adds to, too.
+  ExpectLaunchesWait(kLaunches, kTokens * kWidth,
+                     [&](int, Bf16* a, Bf16* b) { return add(a, b); });
 }
 
 TEST_F(ClusterGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   constexpr int kTokens = 400, kBy = 101;
   const Projection p(2048, 256);
-  auto x = NormalBf16(kTokens * p.in, 9);
-  auto y = NormalBf16(kTokens * p.out, 10);
-  const auto first = Run(x, p, kTokens, y);
-  std::rotate(x.begin(), x.begin() + kBy * p.in, x.end());
-  std::rotate(y.begin(), y.begin() + kBy * p.out, y.end());
-  std::fill_n(x.begin(), p.in, __float2bfloat16_rn(NAN));
-  ExpectRotated(Run(x, p, kTokens, y), first, kBy, p.out);
+  ExpectPlacesDoNotMatter(p, kTokens, kBy, [&](const auto& x, const auto& y) {
+    return Run(x, p, kTokens, y);
+  });
 }
 
 TEST(ClusterGemmSupportsTest, OnlyWhatFillsTheDeviceOnce) {

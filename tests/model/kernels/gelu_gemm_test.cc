@@ -6,22 +6,16 @@
 
 #include "model/kernels/norm.h"
 #include "tests/model/kernels/device.h"
+#include "tests/model/kernels/products.h"
 #include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
 namespace {
 
-struct Projection {
-  Projection(int in, int out)
-      : in(in),
-        out(out),
-        w(NormalBf16(static_cast<std::size_t>(out) * in, 5,
-                     1 / std::sqrt(static_cast<float>(in)))),
-        bias(NormalBf16(out, 6)),
-        sums(Normal(out, 4)) {}
+struct NormedProjection : BiasedProjection {
+  NormedProjection(int in, int out)
+      : BiasedProjection(in, out), sums(Normal(out, 4)) {}
 
-  const int in, out;
-  const std::vector<Bf16> w, bias;
   const std::vector<float> sums;
 };
 
@@ -32,7 +26,7 @@ std::vector<float2> Moments(int tokens) {
   return moments;
 }
 
-Expected Twin(const Bf16* x, float2 moments, const Projection& p, int n) {
+Expected Twin(const Bf16* x, float2 moments, const NormedProjection& p, int n) {
   const Expected sum = Dot(x, &p.w[static_cast<std::size_t>(n) * p.in], p.in);
   const double shift = double{moments.y} * p.sums[n], bias = Value(p.bias[n]);
   const double linear = moments.x * sum.value + shift + bias;
@@ -49,7 +43,7 @@ class GeluGemmTest : public KernelTest {
   // The outputs and what lies behind them, which was `behind`.
   static std::vector<Bf16> Run(const std::vector<Bf16>& x,
                                const std::vector<float2>& moments,
-                               const Projection& p,
+                               const NormedProjection& p,
                                const std::vector<Bf16>& behind = {}) {
     const int tokens = static_cast<int>(moments.size());
     std::vector<Bf16> before(static_cast<std::size_t>(tokens) * p.out);
@@ -72,7 +66,7 @@ class GeluGemmTest : public KernelTest {
   }
 
   // Every `stride`-th output against its twin, and nothing behind them.
-  static void Check(const Projection& p, int tokens, int stride) {
+  static void Check(const NormedProjection& p, int tokens, int stride) {
     const auto x = NormalBf16(static_cast<std::size_t>(tokens) * p.in, 7);
     const auto moments = Moments(tokens);
     const auto behind = NormalBf16(4096, 8);
@@ -90,7 +84,7 @@ class GeluGemmTest : public KernelTest {
 
 TEST_F(GeluGemmTest, EqualsItsTwinAtSmallSizes) {
   for (const int out : {8, 72, 256, 520, 1000}) {
-    const Projection p(128, out);
+    const NormedProjection p(128, out);
     for (const int tokens : {1, 7, 16, 207, 208, 209, 433, 1009}) {
       Check(p, tokens, 1);
     }
@@ -98,7 +92,7 @@ TEST_F(GeluGemmTest, EqualsItsTwinAtSmallSizes) {
 }
 
 TEST_F(GeluGemmTest, EqualsItsTwinAtVisionsSizes) {
-  const Projection fc1(1152, 4352);
+  const NormedProjection fc1(1152, 4352);
   for (const int tokens : {768, 6144}) Check(fc1, tokens, /*stride=*/8191);
 }
 
@@ -107,7 +101,7 @@ TEST_F(GeluGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   constexpr int kBy = 201;
   for (const auto& [tokens, in, out] :
        {std::tuple(1008, 384, 520), std::tuple(6144, 1152, 4352)}) {
-    const Projection p(in, out);
+    const NormedProjection p(in, out);
     auto x = NormalBf16(static_cast<std::size_t>(tokens) * in, 9);
     auto moments = Moments(tokens);
     const auto first = Run(x, moments, p);

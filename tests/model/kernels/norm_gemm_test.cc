@@ -4,20 +4,15 @@
 #include <algorithm>
 
 #include "tests/model/kernels/device.h"
+#include "tests/model/kernels/products.h"
 #include "tests/model/kernels/twins.h"
 
 namespace piserve::kernels {
 namespace {
 
 // A projection behind a norm, whose affine is in it.
-struct Projection {
-  Projection(int in, int out)
-      : in(in),
-        out(out),
-        w(NormalBf16(static_cast<std::size_t>(out) * in, 5,
-                     1 / std::sqrt(static_cast<float>(in)))),
-        bias(NormalBf16(out, 6)),
-        sums(out) {
+struct NormedProjection : BiasedProjection {
+  NormedProjection(int in, int out) : BiasedProjection(in, out), sums(out) {
     for (int n = 0; n < out; ++n) {
       double sum = 0;
       for (int k = 0; k < in; ++k) sum += Value(Row(n)[k]);
@@ -26,14 +21,12 @@ struct Projection {
   }
   const Bf16* Row(int n) const { return &w[static_cast<std::size_t>(n) * in]; }
 
-  const int in, out;
-  const std::vector<Bf16> w, bias;
   std::vector<float> sums;
 };
 
 // What the kernel adds up, exactly, and what FP32 may make of it: products and
 // statistics, good to 2^-18 of their terms (norm_gemm.h), one rounding.
-Expected Twin(const Bf16* x, const Projection& p, int n,
+Expected Twin(const Bf16* x, const NormedProjection& p, int n,
               NormGemmActivation activation) {
   double mean = 0, square = 0;
   for (int k = 0; k < p.in; ++k) mean += Value(x[k]) / p.in;
@@ -63,7 +56,7 @@ Expected Twin(const Bf16* x, const Projection& p, int n,
 class NormGemmTest : public KernelTest {
  protected:
   static std::vector<Bf16> Run(
-      const std::vector<Bf16>& x, const Projection& p,
+      const std::vector<Bf16>& x, const NormedProjection& p,
       NormGemmActivation activation = NormGemmActivation::kNone) {
     const int tokens = static_cast<int>(x.size()) / p.in;
     DeviceArray<Bf16> device_x(x), w(p.w), bias(p.bias);
@@ -85,7 +78,7 @@ class NormGemmTest : public KernelTest {
 
   // Every `stride`-th output against its twin, of tokens of many sizes and
   // means.
-  static void Check(const Projection& p, int tokens, int stride,
+  static void Check(const NormedProjection& p, int tokens, int stride,
                     NormGemmActivation activation) {
     std::vector<float> x = Normal(static_cast<std::size_t>(tokens) * p.in, 7);
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -106,7 +99,7 @@ class NormGemmTest : public KernelTest {
 
 TEST_F(NormGemmTest, EqualsItsTwinAtSmallSizes) {
   for (const int out : {8, 72, 160, 216, 1000}) {
-    const Projection p(128, out);
+    const NormedProjection p(128, out);
     for (const int tokens : {256, 768}) {
       for (const NormGemmActivation activation :
            {NormGemmActivation::kNone, NormGemmActivation::kGeluTanh}) {
@@ -117,7 +110,7 @@ TEST_F(NormGemmTest, EqualsItsTwinAtSmallSizes) {
 }
 
 TEST_F(NormGemmTest, EqualsItsTwinAtVisionsSizes) {
-  const Projection qkv(1152, 3456), fc1(1152, 4352);
+  const NormedProjection qkv(1152, 3456), fc1(1152, 4352);
   for (const int tokens : {256, 512, 768}) {
     Check(qkv, tokens, /*stride=*/tokens / 2 + 1, NormGemmActivation::kNone);
     Check(fc1, tokens, /*stride=*/tokens / 2 + 1,
@@ -127,7 +120,7 @@ TEST_F(NormGemmTest, EqualsItsTwinAtVisionsSizes) {
 
 TEST_F(NormGemmTest, ATokensBitsDependNeitherOnItsPlaceNorOnOthers) {
   constexpr int kTokens = 768, kBy = 201;
-  const Projection p(384, 328);
+  const NormedProjection p(384, 328);
   auto x = NormalBf16(kTokens * p.in, 9);
   const auto first = Run(x, p);
   std::rotate(x.begin(), x.begin() + kBy * p.in, x.end());

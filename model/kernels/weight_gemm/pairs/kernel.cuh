@@ -17,9 +17,7 @@ template <typename S, typename Produce, typename Consume>
 __device__ __forceinline__ void RunRoles(Ring<S>& ring, Produce&& produce,
                                          Consume&& consume) {
   LetNextStart();
-  if (threadIdx.x == 0) ring.InitBarriers();
-  __syncthreads();
-  ClusterArriveRelaxed();
+  InitClusterBarriers(ring);
   ClusterWait();  // the peer's barriers are there
   if (threadIdx.x < kGroup) {
     GiveRegisters<kProducerRegisters>();
